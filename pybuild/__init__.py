@@ -1,0 +1,1 @@
+"""bootsplice: place, relocate and splice Linux/x86 boot protocol kernels into things that boot."""
