@@ -130,7 +130,7 @@ FIELDS: Final = (
     Field("pref_address", 0x258, 8, 0x20A, "read", "preferred load address"),
     Field("init_size", 0x260, 4, 0x20A, "read", "memory needed from the runtime start, bytes"),
     Field("handover_offset", 0x264, 4, 0x20B, "read", "EFI handover entry"),
-    Field("kernel_info_offset", 0x268, 4, 0x20F, "read", "struct kernel_info, from the protected part"),
+    Field("kernel_info_offset", 0x268, 4, 0x20F, "read", "kernel_info, from the protected part"),
 )
 
 
@@ -141,9 +141,9 @@ def field(name: str, version: int) -> Field:
         KeyError: the version has no field of this name.
     """
     for candidate in FIELDS:
-        if candidate.name == name and candidate.since <= version:
-            if candidate.until is None or version <= candidate.until:
-                return candidate
+        latest = candidate.until if candidate.until is not None else version
+        if candidate.name == name and candidate.since <= version <= latest:
+            return candidate
     raise KeyError(name)
 
 

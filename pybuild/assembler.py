@@ -1,0 +1,202 @@
+"""Assembles what changed: every `asm/<arch>/**/*.asm` to an object, a listing and a flat binary.
+
+Under `build/<arch>/` each source `name.asm` has `name.o`, `name.lst` (the listing), `name.d`
+(its dependencies, as make wants them), `name.bin` and `name.rel.json` (the flat binary), and
+`name.stamp` (digests of all that these were made from).
+"""
+
+import re
+import shutil
+import subprocess
+import tempfile
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pybuild import contract, flat, flock, fresh, linker, relocations
+from pybuild.errors import BuildError
+from pybuild.flat import FlatBinary
+
+_WARNINGS: Final = ("-Wall", "-Werror=label-orphan")
+_OUTPUTS: Final = (".o", ".lst", ".d", ".bin", ".rel.json")
+_FORMATS: Final = ("elf32", "elf64")
+# A change in how objects are read and linked makes the flat binaries anew, too.
+_LINKING: Final = tuple(
+    Path(str(module.__file__)) for module in (contract, flat, linker, relocations)
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """An assembler source.
+
+    Attributes:
+        path: where it is.
+        name: `<arch>/<name>`, as messages and the planner call it.
+        format: NASM's output format, from the architecture's arch.toml.
+    """
+
+    path: Path
+    name: str
+    format: str
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A source tree and what is built from it.
+
+    Attributes:
+        root: the directory that has asm/.
+        build: where the outputs go.
+    """
+
+    root: Path
+    build: Path
+
+    @property
+    def asm(self) -> Path:
+        """The sources."""
+        return self.root / "asm"
+
+    def sources(self) -> list[Source]:
+        """Every source, by name.
+
+        Raises:
+            BuildError: a directory with sources has no usable arch.toml.
+        """
+        found = []
+        for path in sorted(self.asm.rglob("*.asm")):
+            arch = self.asm / path.relative_to(self.asm).parts[0]
+            name = str(path.relative_to(self.asm).with_suffix(""))
+            found.append(Source(path, name, _format(arch, path)))
+        return found
+
+    def load(self, name: str) -> FlatBinary:
+        """The flat binary of `<arch>/<name>`, as build() left it."""
+        return flat.load(name, self.build / name)
+
+
+def build(tree: Tree) -> list[str]:
+    """Brings every flat binary up to date.
+
+    Returns:
+        The names of the sources that were assembled; empty if nothing had changed.
+
+    Raises:
+        BuildError: NASM is missing or refuses a source, or a source breaks its contract.
+    """
+    tree.build.mkdir(parents=True, exist_ok=True)
+    with flock.held(tree.build / ".lock"):
+        version = _NasmVersion(tree.build / "nasm.json")
+        return [s.name for s in tree.sources() if _assemble_if_stale(tree, s, version)]
+
+
+def nasm() -> str:
+    """Where NASM is.
+
+    Raises:
+        BuildError: it isn't installed.
+    """
+    found = shutil.which("nasm")
+    if found is None:
+        raise BuildError("nasm is not installed; run `apt-get install nasm` (or see nasm.us)")
+    return found
+
+
+class _NasmVersion:
+    """NASM's version, asked for once as long as the program itself stays the same file."""
+
+    def __init__(self, memory: Path) -> None:
+        self._memory = memory
+        self._version: str | None = None
+
+    def __call__(self) -> str:
+        if self._version is None:
+            path = Path(nasm()).resolve()
+            status = path.stat()
+            key = {"path": str(path), "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+            known = fresh.read_stamp(self._memory) or {}
+            if {name: known.get(name) for name in key} == key:
+                self._version = str(known["version"])
+            else:
+                run = subprocess.run([path, "-v"], capture_output=True, text=True, check=True)
+                self._version = run.stdout.strip()
+                fresh.write_stamp(self._memory, {**key, "version": self._version})
+        return self._version
+
+
+def _format(arch: Path, source: Path) -> str:
+    path = arch / "arch.toml"
+    try:
+        value = tomllib.loads(path.read_text()).get("format")
+    except FileNotFoundError as error:
+        raise BuildError(f"{source}: its architecture has no {path}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise BuildError(f"{path}: {error}") from error
+    if value not in _FORMATS:
+        raise BuildError(f"{path}: format is {value!r}, expected one of {', '.join(_FORMATS)}")
+    return str(value)
+
+
+def _assemble_if_stale(tree: Tree, source: Source, version: _NasmVersion) -> bool:
+    stem = tree.build / source.name
+    stamp = stem.with_name(stem.name + ".stamp")
+    outputs = [stem.with_name(stem.name + suffix) for suffix in _OUTPUTS]
+    known = fresh.read_stamp(stamp)
+    if known is not None and all(path.exists() for path in outputs):
+        made_from = known.get("inputs")
+        if isinstance(made_from, dict):
+            inputs = [tree.root / name for name in made_from]
+            if known == _key(tree, source, inputs, version()):
+                return False
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".asm.", dir=stem.parent) as scratch:
+        inputs = _assemble(tree, source, Path(scratch) / stem.name)
+        for suffix, path in zip(_OUTPUTS, outputs, strict=True):
+            (Path(scratch) / (stem.name + suffix)).replace(path)
+    fresh.write_stamp(stamp, _key(tree, source, inputs, version()))
+    return True
+
+
+def _key(tree: Tree, source: Source, inputs: list[Path], version: str) -> dict[str, object]:
+    return {
+        "nasm": version,
+        "flags": _flags(source),
+        "inputs": fresh.digests([source.path, *inputs], tree.root),
+        "linking": {path.name: fresh.digest(path) for path in _LINKING},
+    }
+
+
+def _flags(source: Source) -> list[str]:
+    return ["-f", source.format, "-I", "asm/include/", *_WARNINGS]
+
+
+def _assemble(tree: Tree, source: Source, stem: Path) -> list[Path]:
+    """Runs NASM and the linker; returns the source and what it includes."""
+    terms = contract.read(source.path)
+    # Two calls: NASM 2.16's -MD forgets what was included, its -M does not.
+    _run(tree, source, "-M", "-MF", f"{stem}.d", "-MT", f"{source.name}.o")
+    _run(tree, source, "-o", f"{stem}.o", "-l", f"{stem}.lst")
+    binary = linker.link(Path(f"{stem}.o"), source.name)
+    terms.check(binary)
+    binary.save(stem)
+    return [tree.root / name for name in _dependencies(Path(f"{stem}.d").read_text())]
+
+
+def _run(tree: Tree, source: Source, *options: str) -> None:
+    relative = str(source.path.relative_to(tree.root))
+    command = [nasm(), *_flags(source), *options, relative]
+    run = subprocess.run(command, cwd=tree.root, capture_output=True, text=True, check=False)
+    if run.returncode or run.stderr.strip():
+        verb = "refuses" if run.returncode else "warns about"
+        raise BuildError(f"nasm {verb} {relative}:\n{run.stderr.strip()}")
+
+
+def _dependencies(makefile: str) -> list[str]:
+    """The prerequisites of the one rule in a dependency file."""
+    rule = makefile.replace("\\\n", " ").splitlines()[0]
+    return [
+        name.replace("\\ ", " ")
+        for name in re.split(r"(?<!\\)\s+", rule.partition(": ")[2].strip())
+    ]

@@ -1,0 +1,219 @@
+"""The contract in a source's header comment, in a form that programs can read.
+
+The header is the comment block that a source begins with. A line of it that carries a keyword
+has the keyword in column 2 and its operand from column 12 on; every other line is prose:
+
+    ; enter     MODE [ADDRESS]          who enters: real16, protected32 or long64
+    ; in        REGISTER text           what a register holds on entry
+    ; reads     SYMBOL UNIT LOW..HIGH   an undefined symbol, that the linker fills in
+    ; needs     CONDITION               what the caller sees to beyond the ranges
+    ; writes    START..END              memory that may change, end exclusive; nothing else may
+    ; preserves REGISTER ...            unchanged when it leaves
+    ; clobbers  REGISTER ...            undefined when it leaves; what is in no line is unchanged
+    ; leaves    TARGET REGISTER=VALUE ...   where it goes next, an address or SEGMENT:OFFSET
+    ; limit     BYTES                   how large the flat binary may get
+
+Expressions add, subtract and multiply numbers, symbols and the registers' values on entry.
+The build holds a source to `reads` and `limit`, the contract tests to all the rest.
+"""
+
+import ast
+import operator
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from pybuild.errors import BuildError
+from pybuild.flat import FlatBinary
+
+MODES: Final = ("real16", "protected32", "long64")
+UNITS: Final = ("address", "bytes", "value")
+KEYWORDS: Final = (
+    "enter",
+    "in",
+    "reads",
+    "needs",
+    "writes",
+    "preserves",
+    "clobbers",
+    "leaves",
+    "limit",
+)
+_LINE: Final = re.compile(rf"^; (?=.{{10}}\S)({'|'.join(KEYWORDS)}) +(.*)$")
+_OPERAND_COLUMN: Final = 12
+
+_BINARY: Final[Mapping[type[ast.operator], Callable[[int, int], int]]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+}
+_COMPARE: Final[Mapping[type[ast.cmpop], Callable[[int, int], bool]]] = {
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Eq: operator.eq,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """An undefined symbol that a source reads: its unit and its range, both ends included."""
+
+    symbol: str
+    unit: str
+    low: int
+    high: int
+
+
+@dataclass
+class Contract:
+    """What a source promises and what it asks for; the attributes are the keywords."""
+
+    source: Path
+    enter: str = ""
+    address: int | None = None
+    inputs: dict[str, str] = field(default_factory=dict)
+    reads: list[Read] = field(default_factory=list)
+    needs: list[str] = field(default_factory=list)
+    writes: list[tuple[str, str]] = field(default_factory=list)
+    preserves: list[str] = field(default_factory=list)
+    clobbers: list[str] = field(default_factory=list)
+    leaves: str = ""
+    state: dict[str, str] = field(default_factory=dict)
+    limit: int = 0
+
+    def check(self, binary: FlatBinary) -> None:
+        """Holds a linked binary to `reads` and `limit`.
+
+        Raises:
+            BuildError: it reads another set of symbols, or is larger than it may get.
+        """
+        declared = {read.symbol for read in self.reads}
+        for symbol in sorted(binary.undefined ^ declared):
+            problem = (
+                "is declared by `reads`, but the code has no relocation for it"
+                if symbol in declared
+                else "is undefined in the code, but no `reads` line declares it"
+            )
+            raise BuildError(f"{self.source}: symbol '{symbol}' {problem}")
+        if len(binary.code) > self.limit:
+            raise BuildError(
+                f"{self.source}: {len(binary.code)} bytes, but its `limit` is {self.limit}"
+            )
+
+
+def evaluate(expression: str, names: Mapping[str, int]) -> int:
+    """The value of an expression of a contract; conditions give 0 or 1.
+
+    Raises:
+        ValueError: it is no such expression, or has a name that `names` lacks.
+    """
+    try:
+        return _value(ast.parse(expression.strip(), mode="eval").body, names)
+    except SyntaxError as error:
+        raise ValueError(f"not an expression: {expression!r}") from error
+
+
+def _value(node: ast.expr, names: Mapping[str, int]) -> int:
+    match node:
+        case ast.Constant(value=int(number)):
+            return number
+        case ast.Name(id=name) if name in names:
+            return names[name]
+        case ast.Name(id=name):
+            raise ValueError(f"unknown name {name!r}")
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
+            return _BINARY[type(op)](_value(left, names), _value(right, names))
+        case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _COMPARE:
+            return int(_COMPARE[type(op)](_value(left, names), _value(right, names)))
+        case ast.BoolOp(op=ast.Or(), values=values):
+            return int(any(_value(value, names) for value in values))
+        case ast.BoolOp(op=ast.And(), values=values):
+            return int(all(_value(value, names) for value in values))
+    raise ValueError(f"not allowed in a contract: {ast.unparse(node)!r}")
+
+
+def read(source: Path) -> Contract:
+    """Reads the contract at the head of a source.
+
+    Raises:
+        BuildError: a keyword is missing or its operand cannot be read; the message names the line.
+    """
+    contract = Contract(source)
+    for number, line in enumerate(source.read_text().splitlines(), 1):
+        if not line.startswith(";"):
+            break
+        match = _LINE.match(line)
+        if match is None or match.start(2) != _OPERAND_COLUMN:
+            continue
+        try:
+            _take(contract, match.group(1), match.group(2))
+        except ValueError as error:
+            raise BuildError(
+                f"{source}:{number}: contract line `{match.group(1)}`: {error}"
+            ) from error
+    for keyword in ("enter", "leaves", "limit"):
+        if not getattr(contract, keyword):
+            raise BuildError(
+                f"{source}: the header comment has no `{keyword}` line; "
+                "see docs/architecture.md for the form of a contract"
+            )
+    return contract
+
+
+def _take(contract: Contract, keyword: str, operand: str) -> None:
+    words = operand.split()
+    match keyword:
+        case "enter":
+            contract.enter = _one_of(words[0], MODES)
+            if len(words) > 1 and words[1].startswith("0x"):
+                contract.address = int(words[1], 0)
+        case "in":
+            contract.inputs[words[0]] = " ".join(words[1:])
+        case "reads":
+            if len(words) < 3:
+                raise ValueError(f"expected SYMBOL UNIT LOW..HIGH, found {operand!r}")
+            low, high = _range(words[2])
+            unit = _one_of(words[1], UNITS)
+            contract.reads.append(Read(words[0], unit, int(low, 0), int(high, 0)))
+        case "needs":
+            contract.needs.append(_before_text(operand))
+        case "writes":
+            contract.writes.append(_range(_before_text(operand)))
+        case "preserves":
+            contract.preserves += words
+        case "clobbers":
+            contract.clobbers += words
+        case "leaves":
+            contract.leaves = words[0]
+            contract.state.update(_assignment(word) for word in words[1:])
+        case "limit":
+            contract.limit = int(words[0], 0)
+
+
+def _before_text(operand: str) -> str:
+    """An operand up to the prose behind it, which two blanks set off."""
+    return operand.split("  ", 1)[0]
+
+
+def _range(text: str) -> tuple[str, str]:
+    low, separator, high = text.partition("..")
+    if not (low and separator and high):
+        raise ValueError(f"expected LOW..HIGH, found {text!r}")
+    return low, high
+
+
+def _assignment(word: str) -> tuple[str, str]:
+    register, separator, value = word.partition("=")
+    if not (register and separator and value):
+        raise ValueError(f"expected REGISTER=VALUE, found {word!r}")
+    return register, value
+
+
+def _one_of(word: str, allowed: tuple[str, ...]) -> str:
+    if word not in allowed:
+        raise ValueError(f"found {word!r}, expected one of {', '.join(allowed)}")
+    return word
