@@ -20,6 +20,7 @@ from pybuild.flat import FlatBinary
 
 _WARNINGS: Final = ("-Wall", "-Werror=label-orphan")
 _OUTPUTS: Final = (".o", ".lst", ".d", ".bin", ".rel.json")
+_INCLUDE: Final = re.compile(r"""^\s*%include\s+["'`]([^"'`]+)["'`]""", re.I | re.M)
 _FORMATS: Final = ("elf32", "elf64")
 # A change in how objects are read and linked makes the flat binaries anew, too.
 _LINKING: Final = tuple(
@@ -168,35 +169,62 @@ def _key(tree: Tree, source: Source, inputs: list[Path], version: str) -> dict[s
     }
 
 
+def _include_path(source: Source) -> tuple[str, str]:
+    """Where %include looks, relative to the tree's root: the architecture's own files first."""
+    return f"asm/{source.name.partition('/')[0]}/", "asm/include/"
+
+
 def _flags(source: Source) -> list[str]:
-    return ["-f", source.format, "-I", "asm/include/", *_WARNINGS]
+    path = [f"-I{directory}" for directory in _include_path(source)]
+    return ["-f", source.format, *path, *_WARNINGS]
 
 
 def _assemble(tree: Tree, source: Source, stem: Path) -> list[Path]:
     """Runs NASM and the linker; returns the source and what it includes."""
     terms = contract.read(source.path)
-    # Two calls: NASM 2.16's -MD forgets what was included, its -M does not.
-    _run(tree, source, "-M", "-MF", f"{stem}.d", "-MT", f"{source.name}.o")
-    _run(tree, source, "-o", f"{stem}.o", "-l", f"{stem}.lst")
-    binary = linker.link(Path(f"{stem}.o"), source.name)
-    terms.check(binary)
-    binary.save(stem)
-    return [tree.root / name for name in _dependencies(Path(f"{stem}.d").read_text())]
-
-
-def _run(tree: Tree, source: Source, *options: str) -> None:
     relative = str(source.path.relative_to(tree.root))
-    command = [nasm(), *_flags(source), *options, relative]
+    command = [nasm(), *_flags(source), "-o", f"{stem}.o", "-l", f"{stem}.lst"]
+    command += ["-MD", f"{stem}.d", "-MT", f"{source.name}.o", relative]
     run = subprocess.run(command, cwd=tree.root, capture_output=True, text=True, check=False)
     if run.returncode or run.stderr.strip():
         verb = "refuses" if run.returncode else "warns about"
         raise BuildError(f"nasm {verb} {relative}:\n{run.stderr.strip()}")
+    inputs = {source.path, *_dependencies(tree, Path(f"{stem}.d")), *_includes(tree, source)}
+    _write_dependencies(tree, source, Path(f"{stem}.d"), inputs)
+    binary = linker.link(Path(f"{stem}.o"), source.name)
+    terms.check(binary)
+    binary.save(stem)
+    return sorted(inputs)
 
 
-def _dependencies(makefile: str) -> list[str]:
-    """The prerequisites of the one rule in a dependency file."""
-    rule = makefile.replace("\\\n", " ").splitlines()[0]
-    return [
-        name.replace("\\ ", " ")
-        for name in re.split(r"(?<!\\)\s+", rule.partition(": ")[2].strip())
+def _dependencies(tree: Tree, makefile: Path) -> list[Path]:
+    """The prerequisites of the one rule in NASM's dependency file."""
+    rule = makefile.read_text().replace("\\\n", " ").splitlines()[0]
+    names = re.split(r"(?<!\\)\s+", rule.partition(": ")[2].strip())
+    return [tree.root / name.replace("\\ ", " ") for name in names]
+
+
+def _includes(tree: Tree, source: Source) -> set[Path]:
+    """The files that a source includes, and those that they include.
+
+    NASM 2.16's -MD leaves them out, and its -M cannot read a source that has `%if $ - start`.
+    """
+    found: set[Path] = set()
+    to_read = [source.path]
+    while to_read:
+        for name in _INCLUDE.findall(to_read.pop().read_text()):
+            for directory in (".", *_include_path(source)):
+                path = tree.root / directory / name
+                if path.is_file() and path not in found:
+                    found.add(path)
+                    to_read.append(path)
+    return found
+
+
+def _write_dependencies(tree: Tree, source: Source, path: Path, inputs: set[Path]) -> None:
+    names = [
+        str(name.relative_to(tree.root)).replace(" ", "\\ ")
+        for name in sorted(inputs - {source.path})
     ]
+    rule = " \\\n  ".join([f"{source.name}.o: {source.path.relative_to(tree.root)}", *names])
+    path.write_text(rule + "\n")
