@@ -13,6 +13,7 @@ from pybuild import bootproto
 from pybuild.bootproto import SECTOR
 from pybuild.errors import InputError
 from pybuild.lookslike import looks_like
+from pybuild.regions import Region
 
 # Linux's own boot sector, up to 2.4, begins by loading these two segments; it is the only mark
 # that a kernel older than HdrS has. Offsets of the immediates of its first two MOVs to %ax.
@@ -101,6 +102,11 @@ class Kernel:
     def load_address(self) -> int:
         """The physical address that the protocol gives the protected-mode part."""
         return bootproto.BZIMAGE_LOAD_ADDRESS if self.is_high else bootproto.ZIMAGE_LOAD_ADDRESS
+
+    @property
+    def contents(self) -> Region:
+        """The protected-mode part at the address that the protocol gives it."""
+        return Region("kernel", self.load_address, self.load_address + self.protected_size)
 
     @property
     def has_efi_stub(self) -> bool:

@@ -1,0 +1,65 @@
+"""From a kernel, initrds, a command line and a machine to an image: the whole flow in order."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pybuild import assembler, kernel, layout, machine, mover, paths, splice, targets
+from pybuild.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to build an image from.
+
+    Attributes:
+        kernel: the kernel file.
+        initrds: initrd files, in this order.
+        cmdline: the command line.
+        machine: a machine profile's name or file.
+        target: the output format.
+        move: who is to move a kernel that cannot be loaded where it runs.
+    """
+
+    kernel: Path
+    initrds: tuple[Path, ...] = ()
+    cmdline: str = ""
+    machine: str = "pc"
+    target: str = "ram"
+    move: mover.Choice = "auto"
+
+
+def code() -> splice.Code:
+    """The flat binaries, assembled anew where their sources have changed."""
+    tree = assembler.Tree(paths.ROOT, paths.BUILD)
+    assembler.build(tree)
+    return splice.Code(
+        bootsect=tree.load("real/bootsect"),
+        early=tree.load("real/early"),
+        relocator=tree.load("i386/relocator"),
+    )
+
+
+def build(order: Order, out: Path) -> Plan:
+    """Builds the image and writes it to `out`.
+
+    Raises:
+        InputError: the kernel, an initrd, the machine or `out` is not usable, or doesn't fit.
+        BuildError: the assembler's sources do not build.
+    """
+    target = targets.get(order.target)
+    profile = machine.load(order.machine)
+    image = kernel.read(order.kernel)
+    initrds = splice.open_initrds(order.initrds)
+    binaries = code()
+    request = layout.Request(
+        initrd_sizes=initrds.sizes,
+        cmdline=order.cmdline,
+        relocator_size=len(binaries.relocator.code),
+        early_size=len(binaries.early.code),
+        move=order.move,
+        before_firmware=target.before_firmware,
+    )
+    plan = layout.place(image, profile, request)
+    parts = splice.splice(image, plan, binaries, order.cmdline, initrds)
+    target.write(plan, parts, out)
+    return plan

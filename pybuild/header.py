@@ -1,0 +1,69 @@
+"""Which header fields a plan changes (boot.rst, "Details of Header Fields")."""
+
+from collections.abc import Sequence
+
+from pybuild import bootproto, cmdline
+from pybuild.kernel import Kernel
+from pybuild.plan import Load, Move, Patch
+from pybuild.regions import align_up
+
+
+def patches(
+    kernel: Kernel, text: str, loads: Sequence[Load], move: Move | None
+) -> tuple[Patch, ...]:
+    """The fields whose value changes, by offset.
+
+    Args:
+        kernel: whose header it is; a field that it does not have is never written.
+        text: the command line.
+        loads: where the parts go.
+        move: the protected-mode part's move, if it has one.
+    """
+    at = {load.part: load for load in loads}
+    real_address = at["setup"].address
+    cmdline_load = at["cmdline"]
+    cmdline_offset = cmdline_load.address - real_address
+    new: dict[str, int] = {}
+    if kernel.version < 0x202:
+        new["cmd_line_magic"] = bootproto.CMD_LINE_MAGIC
+        new["cmd_line_offset"] = cmdline_offset
+    if kernel.version in (0x200, 0x201):
+        new["setup_move_size"] = cmdline_offset + cmdline_load.size
+    new["cmd_line_ptr"] = cmdline_load.address
+    new["type_of_loader"] = bootproto.TYPE_OF_LOADER_UNDEFINED
+    if kernel.has("heap_end_ptr"):
+        new["heap_end_ptr"] = cmdline_offset - bootproto.SECTOR
+        new["loadflags"] = kernel["loadflags"] | bootproto.CAN_USE_HEAP
+    if "initrd" in at:
+        new["ramdisk_image"] = at["initrd"].address
+        new["ramdisk_size"] = at["initrd"].size
+    mode = cmdline.vid_mode(text)
+    if mode is not None:
+        new["vid_mode"] = mode
+    new.update(_kernel_patches(kernel, at["kernel"], move))
+    return tuple(
+        Patch(name, field.offset, field.size, kernel[name], new[name])
+        for name, field in sorted(
+            ((name, kernel.field(name)) for name in new if kernel.has(name)),
+            key=lambda pair: pair[1].offset,
+        )
+        if kernel[name] != new[name]
+    )
+
+
+def _kernel_patches(kernel: Kernel, load: Load, move: Move | None) -> dict[str, int]:
+    """The fields that say where the protected-mode part is, and how large."""
+    new: dict[str, int] = {}
+    if move:
+        if move.by == "hook":
+            new["code32_start"] = move.relocator
+            if kernel.version >= 0x204:
+                new["syssize"] = align_up(load.size, bootproto.PARAGRAPH) // bootproto.PARAGRAPH
+    elif load.address != kernel.load_address:
+        start = kernel["code32_start"]
+        inside = kernel.contents.contains(start)
+        new["code32_start"] = load.address + (start - kernel.load_address if inside else 0)
+        alignment = kernel["kernel_alignment"]
+        if alignment and load.address % alignment:
+            new["kernel_alignment"] = 1 << kernel["min_alignment"]
+    return new

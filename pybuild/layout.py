@@ -1,0 +1,312 @@
+"""The planner: where everything goes, who moves what, and which header fields change.
+
+It follows `load_linux` of the 2007 QEMU patch series for every protocol version, with the rules
+of boot.rst ("Memory Layout", "Details of Header Fields") where the patch had none. Pure: the same
+input gives the same plan, and nothing is read or written.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pybuild import bootproto, cmdline, header, mover
+from pybuild.bootproto import version_name
+from pybuild.errors import InputError
+from pybuild.kernel import Kernel
+from pybuild.machine import Machine
+from pybuild.plan import EntryState, Load, Move, Plan
+from pybuild.regions import Region, align_up, clash, first_fit, last_fit
+
+PAGE: Final = 0x1000  # initrds begin on a page
+ONE_MIB: Final = 0x100000  # where high memory begins; staging addresses are multiples of it
+CODE_ALIGNMENT: Final = 16  # of the relocator and the early stage: NASM's own for code
+INITRD_ALIGNMENT: Final = 4  # of each initrd behind the first: the kernel's cpio reader needs it
+LOW_MEMORY_END: Final = 0xA0000  # nothing of ours lies between this and 1 MiB
+STACK_SIZE: Final = 0x400  # the least that setup code gets between itself and the command line
+STACK_MARGIN: Final = 16  # load_linux begins the stack so far below the command line
+BOOT_SECTOR: Final = Region("boot sector", 0x7C00, 0x7E00)
+
+# Where load_linux puts the real-mode part and the command line. A recent, high kernel takes any
+# place below the EBDA, so there is a second choice for a machine that has the first in use.
+_OLD_CMDLINE_END: Final = 0x9A000  # "nothing above" it, up to protocol 2.01
+_RECENT_PLACES: Final = ((0x10000, 0x20000), (bootproto.REAL_MODE_ADDRESS, 0x99000))
+
+# Where Linux's own setup code moves a zImage on to before it is entered.
+_ZIMAGE_RUN_ADDRESS: Final = 0x1000
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What goes into a plan beside the kernel and the machine.
+
+    Attributes:
+        initrd_sizes: bytes of each initrd.
+        cmdline: the command line.
+        relocator_size: bytes of the relocator.
+        early_size: bytes of the early stage.
+        move: who is to enter the relocator; `auto` lets the planner decide.
+        before_firmware: whether the parts are in memory before the firmware runs.
+    """
+
+    initrd_sizes: tuple[int, ...]
+    cmdline: str
+    relocator_size: int
+    early_size: int
+    move: mover.Choice
+    before_firmware: bool
+
+
+def place(kernel: Kernel, machine: Machine, request: Request) -> Plan:
+    """Makes the plan.
+
+    Raises:
+        InputError: something doesn't fit; the message names both sides with their numbers.
+    """
+    busy = machine.busy(before_firmware=request.before_firmware)
+    text = _encode_cmdline(kernel, request.cmdline)
+    real_address, cmdline_address = _place_real_mode(kernel, machine, busy, len(text) + 1)
+    setup = Load("setup", real_address, kernel.setup_size)
+    loads = [setup, Load("cmdline", cmdline_address, len(text) + 1)]
+    stack = Region("real-mode part with heap and stack", real_address, cmdline_address)
+    low = [stack, loads[1].region]
+
+    load_address, move = _place_kernel(kernel, machine, request, busy)
+    end = move.relocator + move.relocator_size if move else load_address + kernel.protected_size
+    loads.append(Load("kernel", load_address, end - load_address))
+    runtime = _runtime(kernel, load_address)
+
+    if move and move.by == "early":
+        low_end = loads[1].region.end
+        address = first_fit(
+            request.early_size,
+            [*busy, *low],
+            low=low_end,
+            high=LOW_MEMORY_END,
+            alignment=CODE_ALIGNMENT,
+        )
+        if address is None:
+            raise InputError(
+                f"machine '{machine.name}': no room for the early stage "
+                f"({request.early_size} bytes) between {low_end:#x} and {LOW_MEMORY_END:#x}"
+            )
+        loads.append(Load("early", address, request.early_size))
+
+    if sum(request.initrd_sizes):
+        taken = [*low, *(load.region for load in loads), runtime]
+        if move:
+            taken.append(_destination(move))
+        loads.append(_place_initrd(kernel, machine, request, [*busy, *taken]))
+
+    plan = Plan(
+        kernel=Path(kernel.name).name,
+        machine=machine.name,
+        ram=machine.ram,
+        loads=tuple(loads),
+        moves=(move,) if move else (),
+        patches=header.patches(kernel, request.cmdline, loads, move),
+        entry=EntryState(
+            cs=real_address // 16 + bootproto.SETUP_ENTRY_PARAGRAPHS,
+            ip=0,
+            data_segments=real_address // 16,
+            esp=cmdline_address - real_address - STACK_MARGIN,
+        ),
+        stack=stack,
+        runtime=runtime,
+        notes=_notes(kernel, load_address, move),
+    )
+    _check(plan, machine, before_firmware=request.before_firmware)
+    return plan
+
+
+def initrd_size(sizes: Sequence[int]) -> int:
+    """Bytes of several initrds, each behind the first aligned as the kernel's cpio reader needs."""
+    total = 0
+    for size in sizes:
+        total = align_up(total, INITRD_ALIGNMENT) + size
+    return total
+
+
+def _encode_cmdline(kernel: Kernel, text: str) -> bytes:
+    encoded = cmdline.encode(text)
+    limit = kernel.get("cmdline_size") or bootproto.DEFAULT_CMDLINE_SIZE
+    if len(encoded) > limit:
+        source = "cmdline_size" if kernel.get("cmdline_size") else "protocol before 2.06"
+        raise InputError(
+            f"command line: {len(encoded)} characters, but {kernel.name} takes at most {limit} "
+            f"({source})"
+        )
+    return encoded
+
+
+def _place_real_mode(
+    kernel: Kernel, machine: Machine, busy: Sequence[Region], cmdline_bytes: int
+) -> tuple[int, int]:
+    """The addresses of the real-mode part and of the command line."""
+    if kernel.is_high and kernel.version >= 0x202:
+        places: tuple[tuple[int, int], ...] = _RECENT_PLACES
+    else:
+        cmdline_address = _OLD_CMDLINE_END - align_up(cmdline_bytes, 16)
+        places = ((bootproto.REAL_MODE_ADDRESS, cmdline_address),)
+    clashes = []
+    for real_address, cmdline_address in places:
+        room = cmdline_address - real_address - STACK_SIZE
+        if kernel.setup_size > room:
+            raise InputError(
+                f"{kernel.name}: the real-mode part has {kernel.setup_size} bytes, "
+                f"but only {room} fit below the command line (setup_sects)"
+            )
+        ours = Region("real-mode part", real_address, cmdline_address + cmdline_bytes)
+        in_the_way = clash([ours], busy)
+        if in_the_way is None:
+            return real_address, cmdline_address
+        clashes.append(f"{in_the_way[0]} and {in_the_way[1]} overlap")
+    raise InputError(
+        f"machine '{machine.name}': no place for the real-mode part and the command line: "
+        f"{'; '.join(clashes)}"
+    )
+
+
+def _place_kernel(
+    kernel: Kernel, machine: Machine, request: Request, busy: Sequence[Region]
+) -> tuple[int, Move | None]:
+    """Where the protected-mode part is loaded, and its move if it runs elsewhere."""
+    home = kernel.load_address
+    size = kernel.protected_size
+    if not kernel.is_high and home + size > bootproto.REAL_MODE_ADDRESS:
+        raise InputError(
+            f"{kernel.name}: a zImage (loadflags bit 0 clear) with {size} bytes in its "
+            f"protected-mode part, but only {bootproto.REAL_MODE_ADDRESS - home} fit "
+            f"below {bootproto.REAL_MODE_ADDRESS:#x}"
+        )
+    if not clash([Region("kernel", home, home + size)], busy):
+        return home, None
+    if kernel.is_relocatable:
+        return _place_relocatable(kernel, machine, busy), None
+
+    relocator_offset = align_up(size, CODE_ALIGNMENT)
+    needed = relocator_offset + request.relocator_size
+    src = first_fit(needed, busy, low=ONE_MIB, high=machine.ram, alignment=ONE_MIB)
+    if src is None:
+        raise InputError(
+            f"machine '{machine.name}': no room for {kernel.name} and its relocator "
+            f"({needed} bytes) in {machine.ram} bytes of RAM beside "
+            f"{', '.join(str(region) for region in busy if region.end > ONE_MIB)}"
+        )
+    by, reason = mover.choose(kernel, request.move)
+    start = kernel.get("code32_start", home)
+    return src, Move(
+        src=src,
+        dst=home,
+        len=size,
+        by=by,
+        reason=reason,
+        relocator=src + relocator_offset,
+        relocator_size=request.relocator_size,
+        code32_start=start if kernel.contents.contains(start) else home,
+    )
+
+
+def _place_relocatable(kernel: Kernel, machine: Machine, busy: Sequence[Region]) -> int:
+    for alignment in _alignments(kernel):
+        address = first_fit(
+            kernel.protected_size, busy, low=ONE_MIB, high=machine.ram, alignment=alignment
+        )
+        if address is not None:
+            return address
+    raise InputError(
+        f"machine '{machine.name}': no room for {kernel.name} ({kernel.protected_size} bytes, "
+        f"kernel_alignment {kernel['kernel_alignment']:#x}) in {machine.ram} bytes of RAM"
+    )
+
+
+def _alignments(kernel: Kernel) -> list[int]:
+    """What a relocatable kernel may be aligned to, best first (boot.rst, min_alignment)."""
+    alignment = max(kernel["kernel_alignment"], PAGE)
+    least = 1 << kernel["min_alignment"] if kernel.get("min_alignment") else alignment
+    found = [alignment]
+    while alignment > max(least, PAGE):
+        alignment //= 2
+        found.append(alignment)
+    return found
+
+
+def _runtime(kernel: Kernel, load_address: int) -> Region:
+    """The memory that the kernel needs from its runtime start (boot.rst, init_size)."""
+    size = max(kernel.get("init_size"), kernel.protected_size)
+    if kernel.is_relocatable:
+        start = max(load_address, kernel.get("pref_address"))
+        start = align_up(start, max(kernel["kernel_alignment"], 1))
+    elif kernel.is_high:
+        start = kernel.get("pref_address") or kernel.load_address
+    else:
+        return Region(
+            "kernel at run time", _ZIMAGE_RUN_ADDRESS, kernel.load_address + kernel.protected_size
+        )
+    return Region("kernel at run time (init_size)", start, start + size)
+
+
+def _place_initrd(
+    kernel: Kernel, machine: Machine, request: Request, taken: Sequence[Region]
+) -> Load:
+    if not kernel.has("ramdisk_image"):
+        raise InputError(
+            f"{kernel.name}: protocol {version_name(kernel.version)} is too old to load a ram disk"
+        )
+    size = initrd_size(request.initrd_sizes)
+    highest = kernel.get("initrd_addr_max", bootproto.DEFAULT_INITRD_ADDR_MAX)
+    limit = cmdline.memory_limit(request.cmdline) or machine.ram
+    high = min(highest + 1, limit, machine.ram)
+    address = last_fit(size, taken, low=ONE_MIB, high=high, alignment=PAGE)
+    if address is None:
+        raise InputError(
+            f"initrd: {size} bytes, but no free range of that size lies between {ONE_MIB:#x} and "
+            f"{high:#x} (initrd_addr_max {highest:#x}, machine '{machine.name}' has "
+            f"{machine.ram:#x} bytes of RAM); give a --machine with more ram"
+        )
+    return Load("initrd", address, size)
+
+
+def _destination(move: Move) -> Region:
+    return Region("kernel's destination", move.dst, move.dst + move.len)
+
+
+def _notes(kernel: Kernel, load_address: int, move: Move | None) -> tuple[str, ...]:
+    if move is None:
+        if load_address == kernel.load_address:
+            return (f"kernel is loaded where it runs, at {load_address:#x}",)
+        return ("kernel is relocatable", f"kernel is loaded at {load_address:#x}")
+    return (
+        "kernel is NOT relocatable",
+        f"helper at {move.relocator:#x} of size {move.relocator_size} bytes, to move kernel of "
+        f"{move.len} bytes from {move.src:#x} to {move.dst:#x}",
+        f"move: {move.by}, {move.reason}",
+    )
+
+
+def _check(plan: Plan, machine: Machine, *, before_firmware: bool) -> None:
+    """Every region against every other, while loading, while moving and when the kernel runs."""
+    at = {load.part: load.region for load in plan.loads}
+    kept = [plan.stack, at["cmdline"], *(at[part] for part in ("initrd",) if part in at)]
+    early = [at["early"]] if "early" in at else []
+    loading = [*kept, at["kernel"], *early, *([] if before_firmware else [BOOT_SECTOR])]
+    phases = [
+        ("while loading", loading, machine.busy(before_firmware=before_firmware)),
+        ("when the kernel runs", [*kept, plan.runtime], machine.reserved),
+    ]
+    for move in plan.moves:
+        relocator = Region("relocator", move.relocator, move.relocator + move.relocator_size)
+        moving = [*kept, *early, relocator, _destination(move)]
+        phases.append(("while moving", moving, machine.reserved))
+    for when, ours, theirs in phases:
+        pair = clash(ours, theirs)
+        if pair:
+            raise InputError(
+                f"machine '{machine.name}', {plan.kernel}: {when}, {pair[0]} and {pair[1]} overlap"
+            )
+        for region in ours:
+            if region.end > machine.ram:
+                raise InputError(
+                    f"machine '{machine.name}', {plan.kernel}: {when}, {region} ends above "
+                    f"the {machine.ram:#x} bytes of RAM; give a --machine with more ram"
+                )

@@ -1,0 +1,125 @@
+"""Machine profiles: how much RAM there is, and which of it is not ours, and when.
+
+A profile is a TOML file; `pybuild/machines/` has those that come with bootsplice.
+
+    description = "..."             # one line
+    base = "pc"                     # optional: start from another profile and add to it
+    ram = 0x20000000                # bytes of RAM from address 0 on, below 4 GiB
+
+    [[reserved]]                    # never to be written
+    [[busy_while_loading]]          # the firmware's until the boot sector runs
+    [[overwritten_by_firmware]]     # lost if it is written before the firmware has run
+    name = "..."
+    start = 0x100000                # physical addresses, end exclusive;
+    end = 0x200000
+    below_top = 0x20000             # or instead of both: the last so many bytes of RAM
+"""
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pybuild.errors import InputError
+from pybuild.regions import Region
+
+_PROFILES: Final = Path(__file__).parent / "machines"
+_LISTS: Final = ("reserved", "busy_while_loading", "overwritten_by_firmware")
+_KEYS: Final = ("description", "base", "ram", *_LISTS)
+_FOUR_GIB: Final = 1 << 32
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A machine profile.
+
+    Attributes:
+        name: the profile's name, or its file's without the suffix.
+        description: one line for a person.
+        ram: bytes of RAM from address 0 on, below 4 GiB.
+        reserved: never to be written.
+        busy_while_loading: the firmware's until the boot sector runs.
+        overwritten_by_firmware: lost if it is written before the firmware has run.
+    """
+
+    name: str
+    description: str
+    ram: int
+    reserved: tuple[Region, ...] = ()
+    busy_while_loading: tuple[Region, ...] = ()
+    overwritten_by_firmware: tuple[Region, ...] = ()
+
+    def busy(self, *, before_firmware: bool) -> tuple[Region, ...]:
+        """What must not be loaded over; more of it if that happens before the firmware runs."""
+        wiped = self.overwritten_by_firmware if before_firmware else ()
+        return self.reserved + self.busy_while_loading + wiped
+
+
+def names() -> list[str]:
+    """The profiles that come with bootsplice."""
+    return sorted(path.stem for path in _PROFILES.glob("*.toml"))
+
+
+def load(name: str) -> Machine:
+    """Reads a profile by its name, or from a file if `name` is the path of one.
+
+    Raises:
+        InputError: there is no such profile, or it says something that makes no sense.
+    """
+    path = _PROFILES / f"{name}.toml" if name in names() else Path(name)
+    table = _read(path, name)
+    ram = table.get("ram")
+    if not isinstance(ram, int) or not 0 < ram < _FOUR_GIB:
+        raise InputError(f"{path}: ram is {ram!r}, expected bytes, 1..{_FOUR_GIB - 1:#x}")
+    lists = {key: _regions(path, key, table[key], ram) for key in _LISTS}
+    return Machine(name=path.stem, description=str(table.get("description", "")), ram=ram, **lists)
+
+
+def _read(path: Path, name: str) -> dict[str, Any]:
+    """The table in a file, with what it is based on merged in: lists add up, the rest replaces."""
+    try:
+        table = tomllib.loads(path.read_text())
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise InputError(
+            f"machine '{name}': no such profile or file; profiles are {', '.join(names())}"
+        ) from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{path}: not a machine profile: {error}") from error
+    for key in table:
+        if key not in _KEYS:
+            raise InputError(f"{path}: unknown key '{key}', expected one of {', '.join(_KEYS)}")
+    base = table.pop("base", None)
+    if base is not None and base not in names():
+        raise InputError(f"{path}: base is {base!r}, expected one of {', '.join(names())}")
+    parent = {} if base is None else _read(_PROFILES / f"{base}.toml", base)
+    for key in _LISTS:
+        own = table.get(key, [])
+        if not isinstance(own, list) or not all(isinstance(entry, dict) for entry in own):
+            raise InputError(f"{path}: {key} is no list of tables; write [[{key}]]")
+        table[key] = [*parent.get(key, []), *own]
+    return {**parent, **table}
+
+
+def _regions(path: Path, key: str, entries: list[dict[str, Any]], ram: int) -> tuple[Region, ...]:
+    return tuple(
+        _region(f"{path}: [[{key}]] {number}", entry, ram)
+        for number, entry in enumerate(entries, 1)
+    )
+
+
+def _region(where: str, entry: dict[str, Any], ram: int) -> Region:
+    keys = set(entry)
+    if keys == {"name", "below_top"} and isinstance(entry["below_top"], int):
+        start, end = max(0, ram - entry["below_top"]), ram
+    elif keys == {"name", "start", "end"}:
+        start, end = entry["start"], entry["end"]
+    else:
+        raise InputError(
+            f"{where}: has {', '.join(sorted(keys)) or 'nothing'}, "
+            "expected name, start and end, or name and below_top"
+        )
+    if not isinstance(start, int) or not isinstance(end, int) or not 0 <= start < end <= _FOUR_GIB:
+        raise InputError(
+            f"{where}: from {start!r} to {end!r}, expected 0 <= start < end <= {_FOUR_GIB:#x}"
+        )
+    return Region(str(entry["name"]), start, end)

@@ -1,0 +1,118 @@
+"""A plan: everything that has to happen between power-on and the kernel's setup code, as data.
+
+Every target performs the same plan by its own means. Addresses are physical, sizes are bytes.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Literal
+
+from pybuild.regions import Region
+
+Mover = Literal["hook", "early"]
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A part and the address where it must be before the boot sector jumps.
+
+    The parts are `setup` (the real-mode part), `cmdline` (with its NUL), `kernel` (the
+    protected-mode part with the relocator behind it), `initrd` and `early` (the early stage).
+    """
+
+    part: str
+    address: int
+    size: int
+
+    @property
+    def region(self) -> Region:
+        """The memory that it takes."""
+        return Region(self.part, self.address, self.address + self.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """The protected-mode part's way from where it was loaded to where it runs.
+
+    Attributes:
+        src: where it was loaded.
+        dst: where it must run.
+        len: its size.
+        by: who enters the relocator: the setup code through code32_start (`hook`), or the early
+            stage before the setup code runs (`early`).
+        reason: why this one.
+        relocator: the relocator's address.
+        relocator_size: its size.
+        code32_start: the kernel's own, where the kernel is entered.
+    """
+
+    src: int
+    dst: int
+    len: int
+    by: Mover
+    reason: str
+    relocator: int
+    relocator_size: int
+    code32_start: int
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """A header field to change: its place in the file, what it holds and what it must hold."""
+
+    field: str
+    offset: int
+    size: int
+    old: int
+    new: int
+
+
+@dataclass(frozen=True, slots=True)
+class EntryState:
+    """How the setup code is entered; general registers not named are 0.
+
+    Source: boot.rst, "Running the Kernel".
+    """
+
+    cs: int
+    ip: int
+    data_segments: int
+    esp: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """See the module.
+
+    Attributes:
+        kernel: the kernel's file name.
+        machine: the machine profile's name.
+        ram: bytes of RAM that the plan counts on.
+        loads: what must be in memory before the boot sector jumps.
+        moves: who moves what afterwards.
+        patches: header fields, by offset.
+        entry: how the setup code is entered.
+        stack: the real-mode part with its heap and stack, up to the command line.
+        runtime: where the kernel unpacks itself and runs, by init_size.
+        notes: what was decided, in the words of the 2007 patch where it has words.
+    """
+
+    kernel: str
+    machine: str
+    ram: int
+    loads: tuple[Load, ...]
+    moves: tuple[Move, ...]
+    patches: tuple[Patch, ...]
+    entry: EntryState
+    stack: Region
+    runtime: Region
+    notes: tuple[str, ...]
+
+    def load(self, part: str) -> Load | None:
+        """The load of this part, if the plan has one."""
+        return next((load for load in self.loads if load.part == part), None)
+
+    def to_json(self) -> str:
+        """The plan as JSON; the same plan gives the same text."""
+        return json.dumps(dataclasses.asdict(self), indent=1) + "\n"

@@ -1,0 +1,181 @@
+"""Splices bound code and header fields into a kernel: from a plan to the parts of an image."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pybuild import cmdline
+from pybuild.errors import InputError
+from pybuild.flat import FlatBinary
+from pybuild.kernel import Kernel
+from pybuild.layout import INITRD_ALIGNMENT
+from pybuild.plan import Move, Plan
+from pybuild.regions import align_up
+
+# What a boot sector leaves to the disk that it is written to: the disk signature and the
+# partition table, up to the boot signature.
+DISK_OWN: Final = slice(0x1B8, 0x1FE)
+
+_CHUNK: Final = 1 << 20  # bytes read at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """The flat binaries that an image is made with, by the names of their sources.
+
+    Attributes:
+        bootsect: real/bootsect.
+        early: real/early.
+        relocator: i386/relocator.
+    """
+
+    bootsect: FlatBinary
+    early: FlatBinary
+    relocator: FlatBinary
+
+
+@dataclass(frozen=True, slots=True)
+class Initrds:
+    """Initrd files, read only when they are written: together they may be larger than memory."""
+
+    paths: tuple[Path, ...]
+    sizes: tuple[int, ...]
+
+    def chunks(self) -> Iterator[bytes]:
+        """Their contents one behind the other, each aligned as the cpio reader needs it.
+
+        Raises:
+            InputError: a file cannot be read, or has another size than when the plan was made.
+        """
+        offset = 0
+        for path, size in zip(self.paths, self.sizes, strict=True):
+            yield bytes(align_up(offset, INITRD_ALIGNMENT) - offset)
+            offset = align_up(offset, INITRD_ALIGNMENT) + size
+            yield from _read(path, size)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """All that a target writes; the names are the plan's.
+
+    Attributes:
+        boot_sector: 512 bytes that load the register state and jump.
+        setup: the real-mode part with its header fields changed.
+        kernel: the protected-mode part with the relocator behind it.
+        cmdline: the command line with its NUL.
+        early: the early stage; empty if the plan has none.
+        initrds: the initrds.
+    """
+
+    boot_sector: bytes
+    setup: bytes
+    kernel: bytes
+    cmdline: bytes
+    early: bytes
+    initrds: Initrds
+
+    @property
+    def image(self) -> bytes:
+        """The spliced kernel image, for a loader that puts it where the plan says."""
+        return self.setup + self.kernel
+
+
+def open_initrds(paths: Sequence[Path]) -> Initrds:
+    """Finds the initrds' sizes.
+
+    Raises:
+        InputError: one of them cannot be read.
+    """
+    sizes = []
+    for path in paths:
+        try:
+            with path.open("rb") as stream:
+                sizes.append(os.fstat(stream.fileno()).st_size)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read as an initrd: {error.strerror}") from error
+    return Initrds(tuple(paths), tuple(sizes))
+
+
+def splice(kernel: Kernel, plan: Plan, code: Code, text: str, initrds: Initrds) -> Parts:
+    """Makes the parts that the plan names.
+
+    Args:
+        kernel: the kernel that the plan was made for.
+        plan: the plan.
+        code: the flat binaries.
+        text: the command line.
+        initrds: the initrds.
+    """
+    early = plan.load("early")
+    loaded = plan.load("kernel")
+    spliced = bytearray(kernel.protected)
+    for move in plan.moves:
+        returns_to = early.address + code.early.symbols["moved"] if early else move.code32_start
+        bound = code.relocator.bind(relocator_symbols(move, returns_to))
+        spliced += bytes(move.relocator - move.src - len(spliced)) + bound
+    if loaded is None or len(spliced) != loaded.size:
+        raise AssertionError("the plan is of another kernel or another relocator")
+    return Parts(
+        boot_sector=code.bootsect.bind(boot_sector_symbols(plan)),
+        setup=_patch(kernel.setup, plan),
+        kernel=bytes(spliced),
+        cmdline=cmdline.encode(text) + b"\0",
+        early=_bind_early(plan, code.early) if early else b"",
+        initrds=initrds,
+    )
+
+
+def relocator_symbols(move: Move, code32_start: int) -> Mapping[str, int]:
+    """What the relocator's source leaves open."""
+    return {"src": move.src, "dst": move.dst, "len": move.len, "code32_start": code32_start}
+
+
+def boot_sector_symbols(plan: Plan) -> Mapping[str, int]:
+    """The boot sector's register state: into the early stage if there is one, else into setup."""
+    early = plan.load("early")
+    entry = plan.entry
+    segments = {f"seg_{name}": entry.data_segments for name in ("es", "ss", "ds", "fs", "gs")}
+    registers = {f"gpr_{name}": 0 for name in ("eax", "ecx", "edx", "ebx", "ebp", "esi", "edi")} | {
+        "gpr_esp": entry.esp
+    }
+    if early:
+        target = {"seg_cs": early.address // 16, "ip": early.address % 16}
+    else:
+        target = {"seg_cs": entry.cs, "ip": entry.ip}
+    return {**segments, **registers, **target}
+
+
+def keep_disk_own(boot_sector: bytes, old: bytes) -> bytes:
+    """A boot sector with the disk signature and the partition table of the one it replaces."""
+    return boot_sector[: DISK_OWN.start] + old[DISK_OWN] + boot_sector[DISK_OWN.stop :]
+
+
+def _patch(setup: bytes, plan: Plan) -> bytes:
+    patched = bytearray(setup)
+    for patch in plan.patches:
+        patched[patch.offset : patch.offset + patch.size] = patch.new.to_bytes(patch.size, "little")
+    return bytes(patched)
+
+
+def _bind_early(plan: Plan, early: FlatBinary) -> bytes:
+    (move,) = plan.moves
+    load = plan.load("early")
+    symbols = {"relocator": move.relocator, "setup_cs": plan.entry.cs}
+    return early.bind(symbols, base=load.address if load else None)
+
+
+def _read(path: Path, size: int) -> Iterator[bytes]:
+    left = size
+    try:
+        with path.open("rb") as stream:
+            while chunk := stream.read(min(_CHUNK, left)):
+                left -= len(chunk)
+                yield chunk
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read as an initrd: {error.strerror}") from error
+    if left:
+        raise InputError(
+            f"{path}: {size - left} bytes, expected {size}: it shrank while it was read"
+        )

@@ -1,0 +1,62 @@
+"""Target `ram`: blobs that stock QEMU puts into guest RAM, and a disk with a boot sector."""
+
+from pathlib import Path
+from typing import Final
+
+from pybuild.files import replace_directory, write_file
+from pybuild.plan import Plan
+from pybuild.splice import Parts
+from pybuild.targets import register
+
+PLAN: Final = "plan.json"
+ARGUMENTS: Final = "qemu.args"
+_BOOT_DISK: Final = "boot.img"
+_MIB: Final = 1 << 20
+_KIB: Final = 1 << 10
+
+
+@register
+class Ram:
+    """A folder that `qemu-system-x86_64 $(cat qemu.args)`, run in it, boots.
+
+    It holds `boot.img` (the register-state boot sector), a `.bin` for each part that is loaded,
+    `NAME.bzImage` (the spliced kernel image), `plan.json` and `qemu.args`.
+    """
+
+    name = "ram"
+    before_firmware = True
+
+    def write(self, plan: Plan, parts: Parts, out: Path) -> None:
+        """Writes the folder; one that an earlier build left there is replaced.
+
+        Raises:
+            InputError: `out` is there and is not such a folder.
+        """
+        contents = {
+            "setup": [parts.setup],
+            "cmdline": [parts.cmdline],
+            "kernel": [parts.kernel],
+            "early": [parts.early],
+            "initrd": parts.initrds.chunks(),
+        }
+        with replace_directory(out, PLAN) as folder:
+            write_file(folder / _BOOT_DISK, [parts.boot_sector])
+            for load in plan.loads:
+                write_file(folder / f"{load.part}.bin", contents[load.part])
+            write_file(folder / f"{Path(plan.kernel).stem}.bzImage", [parts.image])
+            write_file(folder / ARGUMENTS, [_arguments(plan).encode()])
+            write_file(folder / PLAN, [plan.to_json().encode()])
+
+
+def _arguments(plan: Plan) -> str:
+    ram = f"{plan.ram // _MIB}M" if plan.ram % _MIB == 0 else f"{plan.ram // _KIB}K"
+    lines = [
+        f"-m {ram}",
+        # The guest's writes go to a temporary file: the folder stays as it was built.
+        f"-drive file={_BOOT_DISK},format=raw,snapshot=on",
+        *(
+            f"-device loader,file={load.part}.bin,addr={load.address:#x},force-raw=on"
+            for load in plan.loads
+        ),
+    ]
+    return "\n".join(lines) + "\n"
