@@ -1,0 +1,87 @@
+"""Boots a built image in QEMU and says how it went."""
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from pybuild import qemu
+from pybuild.errors import BuildError, InputError
+from pybuild.targets.ram import ARGUMENTS
+
+# What a guest that is content writes to isa-debug-exit, as QEMU's exit status.
+GUEST_SUCCESS: Final = 0x10 << 1 | 1
+
+
+def boot(
+    image: Path,
+    *,
+    expect: re.Pattern[str] | None,
+    timeout: float | None,
+    screenshot: Path | None = None,
+    extra: Sequence[str] = (),
+) -> qemu.BootResult:
+    """Boots a folder that target `ram` wrote; the guest's serial port goes to standard output.
+
+    Args:
+        image: the folder.
+        expect: what must be seen on the serial port or the screen; without it the guest must end
+            by itself, by powering off or by writing 0x10 to isa-debug-exit. A reset is a failure:
+            a triple fault and a kernel's panic end that way.
+        timeout: seconds, or None for no limit.
+        screenshot: a PNG file to write at the end.
+        extra: more arguments for QEMU.
+
+    Raises:
+        InputError: the folder is no such image.
+        BuildError: it didn't go as expected; the message has the serial log and the screen.
+    """
+    try:
+        arguments = (image / ARGUMENTS).read_text().split()
+    except OSError as error:
+        raise InputError(
+            f"{image}: no image that `build --target ram` wrote: {ARGUMENTS}: {error.strerror}"
+        ) from error
+    result = qemu.boot(
+        [*arguments, *extra],
+        directory=image,
+        expect=expect,
+        timeout=timeout,
+        screenshot=screenshot,
+        stream=_to_stdout,
+    )
+    failure = _failure(result, expect, timeout)
+    if failure:
+        raise BuildError(
+            f"{image}: {failure} after {result.seconds:.1f} s\n"
+            f"--- serial port\n{result.serial.rstrip()}\n--- screen\n{result.screen}\n---"
+        )
+    return result
+
+
+def _failure(
+    result: qemu.BootResult, expect: re.Pattern[str] | None, timeout: float | None
+) -> str | None:
+    """What went wrong, in a phrase; None if nothing did."""
+    if expect is not None:
+        if result.matched:
+            return None
+        how = f"within {timeout:g} s" if result.timed_out else f"before {_how_it_ended(result)}"
+        return f"{expect.pattern!r} was not seen {how}"
+    if result.timed_out:
+        return f"the guest did not end within {timeout:g} s"
+    if result.shutdown_reason == "guest-shutdown" or result.exit_status == GUEST_SUCCESS:
+        return None
+    return _how_it_ended(result)
+
+
+def _how_it_ended(result: qemu.BootResult) -> str:
+    reason = f" ({result.shutdown_reason})" if result.shutdown_reason else ""
+    said = f": {result.messages}" if result.messages else ""
+    return f"the guest ended with QEMU's exit status {result.exit_status}{reason}{said}"
+
+
+def _to_stdout(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

@@ -1,0 +1,123 @@
+"""The command line: `bootsplice inspect`, `build` and `boot`.
+
+Exit status 0 for success, 1 for a failed build or boot, 2 for wrong input; a failure is one line
+on standard error. Imports that are slow (asyncio, for QEMU's monitor) happen where they are needed.
+"""
+
+import json
+import re
+import signal
+import sys
+from pathlib import Path
+from typing import Final
+
+import click
+
+from pybuild import kernel as kernels
+from pybuild import mover, report
+from pybuild.build import Order
+from pybuild.build import build as build_image
+from pybuild.errors import BootspliceError, BuildError, InputError
+
+_FILE: Final = click.Path(path_type=Path)
+_BOOT_SECONDS: Final = 60.0
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="bootsplice")
+def cli() -> None:
+    """Make a Linux/x86 boot protocol kernel boot where nothing else boots it."""
+
+
+@cli.command()
+@click.argument("kernel", type=_FILE)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+def inspect(kernel: Path, *, as_json: bool) -> None:
+    """Say what KERNEL is: its setup header field by field, its entries, what is odd about it."""
+    image = kernels.read(kernel)
+    click.echo(json.dumps(report.describe(image), indent=1) if as_json else report.text(image))
+
+
+@cli.command()
+@click.argument("kernel", type=_FILE)
+@click.option("--initrd", "initrds", type=_FILE, multiple=True, help="May be given repeatedly.")
+@click.option("--cmdline", default="", help="The kernel's command line.")
+@click.option("--machine", default="pc", help="A machine profile: pc, xen-hvm, or a TOML file.")
+@click.option(
+    "--move",
+    type=click.Choice(["auto", "hook", "early"]),
+    default="auto",
+    help="Who moves a kernel that cannot be loaded where it runs.",
+)
+@click.option("--target", default="ram", help="What to build: ram.")
+@click.option("-o", "--output", "out", type=_FILE, required=True, help="What to write.")
+def build(
+    kernel: Path,
+    initrds: tuple[Path, ...],
+    cmdline: str,
+    machine: str,
+    move: mover.Choice,
+    target: str,
+    out: Path,
+) -> None:
+    """Build a bootable image from KERNEL."""
+    plan = build_image(Order(kernel, initrds, cmdline, machine, target, move), out)
+    for note in plan.notes:
+        click.echo(f"bootsplice: {note}", err=True)
+
+
+@cli.command()
+@click.argument("image", metavar="OUT", type=_FILE)
+@click.option("--expect", metavar="REGEX", help="Succeed when serial port or screen show this.")
+@click.option(
+    "--timeout",
+    metavar="SECONDS",
+    type=click.FloatRange(min=0, min_open=True),
+    help=f"Fail after so long; {_BOOT_SECONDS:g} with --expect, else never.",
+)
+@click.option("--screenshot", metavar="F.png", type=_FILE, help="Keep the last screen as PNG.")
+@click.argument("qemu_arguments", metavar="[-- QEMU ARGS]", nargs=-1)
+def boot(
+    image: Path,
+    expect: str | None,
+    timeout: float | None,
+    screenshot: Path | None,
+    qemu_arguments: tuple[str, ...],
+) -> None:
+    """Boot OUT, a folder that `build --target ram` wrote, in QEMU, its serial port on stdout.
+
+    The exit status is 0 when --expect was seen, or without it when the guest ended by itself.
+    """
+    from pybuild import boot as booting
+
+    try:
+        pattern = re.compile(expect, re.MULTILINE) if expect is not None else None
+    except re.error as error:
+        raise InputError(f"--expect {expect!r}: not a regular expression: {error}") from error
+    booting.boot(
+        image,
+        expect=pattern,
+        timeout=timeout if timeout or not pattern else _BOOT_SECONDS,
+        screenshot=screenshot,
+        extra=qemu_arguments,
+    )
+
+
+def main() -> None:
+    """The entry point: turns what was foreseen into one line and an exit status."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that no guest is left behind
+    try:
+        cli(prog_name="bootsplice")
+    except BootspliceError as error:
+        _fail(str(error), error.exit_status)
+    except OSError as error:
+        _fail(f"{error.filename or 'input/output'}: {error.strerror}", BuildError.exit_status)
+
+
+def _fail(message: str, status: int) -> None:
+    click.echo(f"bootsplice: {message}", err=True)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""Builds every recipe's images, those only whose inputs have changed."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pybuild import boot, build, debian, fresh, machine, material, paths, recipe
+from pybuild.build import Order
+from pybuild.errors import InputError
+from pybuild.flat import binary_path, table_path
+from pybuild.material import Workshop
+from pybuild.recipe import Recipe
+
+
+@dataclass
+class Outcome:
+    """What became of the images: names of those that were built, were up to date, were left out.
+
+    `left_out` has the reason for each recipe that needs what cannot be fetched.
+    """
+
+    built: list[str] = field(default_factory=list)
+    unchanged: list[str] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+def build_all(shop: Workshop) -> Outcome:
+    """Builds the images of every recipe.
+
+    Raises:
+        InputError: a recipe or a kernel is not usable.
+        BuildError: something does not build.
+    """
+    outcome = Outcome()
+    build.code()
+    own_code = fresh.digests(
+        [
+            *Path(__file__).parent.rglob("*.py"),
+            *(
+                make(paths.BUILD / name)
+                for name in ("real/bootsect", "real/early", "i386/relocator")
+                for make in (binary_path, table_path)
+            ),
+        ],
+        paths.ROOT,
+    )
+    for each in recipe.read_all(paths.KERNELS):
+        try:
+            _build(each, shop, own_code, outcome)
+        except debian.Unavailable as error:
+            outcome.left_out[each.name] = str(error)
+    return outcome
+
+
+def fetch_all(shop: Workshop) -> list[Path]:
+    """Fetches and makes what the recipes need from the Debian archive.
+
+    Raises:
+        debian.Unavailable: the archive cannot be reached.
+    """
+    found = []
+    for each in recipe.read_all(paths.KERNELS):
+        for number, wanted in enumerate((each.kernel, *each.initrd)):
+            if material.is_fetched(wanted):
+                found.append(material.make(wanted, each.folder, _part_name(each, number), shop))
+    return found
+
+
+def boot_image(name: str, timeout: float) -> None:
+    """Boots an image by the name of its recipe, or `<recipe>.<machine>`, to what it expects.
+
+    Raises:
+        InputError: there is no such recipe, or it has not been built.
+        BuildError: it did not show what it expects.
+    """
+    for each in recipe.read_all(paths.KERNELS):
+        if name in (each.name, *each.images):
+            image = paths.IMAGES / (each.images[0] if name == each.name else name)
+            pattern = re.compile(each.expect, re.MULTILINE) if each.expect else None
+            boot.boot(image, expect=pattern, timeout=timeout)
+            return
+    known = ", ".join(name for each in recipe.read_all(paths.KERNELS) for name in each.images)
+    raise InputError(f"image '{name}': unknown, expected one of {known}")
+
+
+def _build(each: Recipe, shop: Workshop, own_code: dict[str, str], outcome: Outcome) -> None:
+    files = [
+        material.make(wanted, each.folder, _part_name(each, number), shop)
+        for number, wanted in enumerate((each.kernel, *each.initrd))
+    ]
+    digests = [fresh.digest(path) for path in files]
+    for name, profile in zip(each.images, each.profiles, strict=True):
+        out = paths.IMAGES / name
+        stamp = paths.IMAGES / f".{name}.stamp"
+        key = {
+            "inputs": digests,
+            "cmdline": each.cmdline,
+            "machine": repr(machine.load(profile)),
+            "target": each.target,
+            "move": each.move,
+            "code": own_code,
+        }
+        if out.exists() and fresh.read_stamp(stamp) == key:
+            outcome.unchanged.append(name)
+            continue
+        order = Order(files[0], tuple(files[1:]), each.cmdline, profile, each.target, each.move)
+        build.build(order, out)
+        fresh.write_stamp(stamp, key)
+        outcome.built.append(name)
+
+
+def _part_name(each: Recipe, number: int) -> str:
+    return each.name if number == 0 else f"{each.name}.initrd{number}"

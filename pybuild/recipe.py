@@ -1,0 +1,107 @@
+"""Recipes: `kernels/*.toml`, each a kernel to build images from.
+
+kernel = "bzImage"              # a material (see pybuild/material.py): a path or a table
+initrd = ["initrd.img"]         # a list of materials; also called ramdisk, as XenD did
+cmdline = "console=ttyS0"       # also called extra
+machine = ["pc", "xen-hvm"]     # one image for each; profile names or TOML files
+target = "ram"
+move = "auto"                   # or hook, or early
+expect = "end=ok"               # what `invoke boot` waits for, a regular expression
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, get_args
+
+from pybuild import machine, material, mover
+from pybuild.errors import InputError
+
+_ALIASES: Final = {"ramdisk": "initrd", "extra": "cmdline"}
+_DEFAULTS: Final[Mapping[str, Any]] = {
+    "kernel": None,
+    "initrd": [],
+    "cmdline": "",
+    "machine": ["pc"],
+    "target": "ram",
+    "move": "auto",
+    "expect": "",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A recipe; the attributes are its keys.
+
+    Attributes:
+        name: the file's name without its suffix.
+        folder: where it lies; its paths are meant from there.
+    """
+
+    name: str
+    folder: Path
+    kernel: object
+    initrd: tuple[object, ...]
+    cmdline: str
+    machine: tuple[str, ...]
+    target: str
+    move: mover.Choice
+    expect: str
+
+    @property
+    def is_fetched(self) -> bool:
+        """Whether a material of it comes from the Debian archive."""
+        return any(material.is_fetched(m) for m in (self.kernel, *self.initrd))
+
+    @property
+    def profiles(self) -> tuple[str, ...]:
+        """Its machines, those that are files by their path."""
+        known = machine.names()
+        return tuple(name if name in known else str(self.folder / name) for name in self.machine)
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """The names of its images: `<recipe>.<machine>`."""
+        return tuple(f"{self.name}.{Path(name).stem}" for name in self.machine)
+
+
+def read(path: Path) -> Recipe:
+    """Reads a recipe.
+
+    Raises:
+        InputError: it cannot be read, or a key is unknown, missing or of the wrong kind.
+    """
+    try:
+        table = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{path}: not a recipe: {error}") from error
+    values: dict[str, Any] = dict(_DEFAULTS)
+    for key, value in table.items():
+        name = _ALIASES.get(key, key)
+        if name not in _DEFAULTS:
+            known = ", ".join([*_DEFAULTS, *_ALIASES])
+            raise InputError(f"{path}: unknown key '{key}', expected one of {known}")
+        if name != key and name in table:
+            raise InputError(f"{path}: has both '{key}' and '{name}', which mean the same")
+        values[name] = value
+    for key in ("initrd", "machine"):
+        values[key] = tuple(values[key] if isinstance(values[key], list) else [values[key]])
+    for key in ("cmdline", "target", "move", "expect"):
+        if not isinstance(values[key], str):
+            raise InputError(f"{path}: {key} is {values[key]!r}, expected a string")
+    if values["move"] not in get_args(mover.Choice):
+        expected = ", ".join(get_args(mover.Choice))
+        raise InputError(f"{path}: move is '{values['move']}', expected one of {expected}")
+    if not all(isinstance(name, str) for name in values["machine"]):
+        raise InputError(f"{path}: machine is {values['machine']!r}, expected names or files")
+    if values["kernel"] is None:
+        raise InputError(f"{path}: has no 'kernel'")
+    for key, value in [("kernel", values["kernel"]), *(("initrd", m) for m in values["initrd"])]:
+        material.check(value, f"{path}: {key}")
+    return Recipe(name=path.stem, folder=path.parent, **values)
+
+
+def read_all(folder: Path) -> list[Recipe]:
+    """Every recipe in a folder, by name."""
+    return [read(path) for path in sorted(folder.glob("*.toml"))]

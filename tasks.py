@@ -1,0 +1,100 @@
+"""The tasks: `invoke --list`. Thin; the work is in pybuild/."""
+
+import shutil
+import sys
+from pathlib import Path
+
+from invoke.context import Context
+from invoke.exceptions import Exit
+from invoke.tasks import task
+
+from pybuild import assembler, images, paths
+from pybuild.errors import BootspliceError
+from pybuild.material import Workshop
+
+_BIN = Path(sys.executable).parent
+
+
+def _shop() -> Workshop:
+    return Workshop(paths.ROOT, paths.BUILD, paths.cache_directory(), print)
+
+
+def _exit(error: BootspliceError) -> Exit:
+    return Exit(f"bootsplice: {error}", code=error.exit_status)
+
+
+@task
+def build(_: Context) -> None:
+    """Assemble and link what has changed in asm/."""
+    try:
+        done = assembler.build(assembler.Tree(paths.ROOT, paths.BUILD))
+    except BootspliceError as error:
+        raise _exit(error) from error
+    print(f"assembled: {', '.join(done)}" if done else "nothing has changed")
+
+
+@task(name="images")
+def build_images(_: Context) -> None:
+    """Build the images of every recipe in kernels/ whose inputs have changed."""
+    try:
+        outcome = images.build_all(_shop())
+    except BootspliceError as error:
+        raise _exit(error) from error
+    for name in outcome.built:
+        print(f"built {paths.IMAGES.relative_to(paths.ROOT)}/{name}")
+    for name, why in outcome.left_out.items():
+        print(f"left out {name}: {why}")
+    if not outcome.built:
+        print(f"nothing has changed: {len(outcome.unchanged)} images are up to date")
+
+
+@task
+def kernels(_: Context) -> None:
+    """Fetch the real kernels from Debian packages into the cache."""
+    try:
+        for path in images.fetch_all(_shop()):
+            print(path)
+    except BootspliceError as error:
+        raise _exit(error) from error
+
+
+@task(positional=["name"])
+def boot(_: Context, name: str, timeout: float = 60.0) -> None:
+    """Boot the image of a recipe in QEMU, up to what the recipe expects."""
+    try:
+        images.boot_image(name, timeout)
+    except BootspliceError as error:
+        raise _exit(error) from error
+
+
+@task
+def contract(c: Context) -> None:
+    """Hold every source in asm/ to the contract in its header comment (seconds)."""
+    build(c)
+    c.run(f"{_BIN}/pytest -q -m contract", pty=False)
+
+
+@task
+def test(c: Context) -> None:
+    """Run the whole test suite, in parallel."""
+    c.run(f"{_BIN}/pytest -n auto --dist worksteal", pty=False)
+
+
+@task
+def lint(c: Context) -> None:
+    """Check style and types."""
+    c.run(f"{_BIN}/ruff check", pty=False)
+    c.run(f"{_BIN}/ruff format --check", pty=False)
+    c.run(f"{_BIN}/mypy", pty=False)
+
+
+@task
+def bench(_: Context) -> None:
+    """Measure speed (not yet)."""
+    print("no benchmark yet: it comes with the disk loader")
+
+
+@task
+def clean(_: Context) -> None:
+    """Remove what was built; fetched packages stay in the cache."""
+    shutil.rmtree(paths.BUILD, ignore_errors=True)

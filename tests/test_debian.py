@@ -1,0 +1,352 @@
+import hashlib
+import http.server
+import json
+import os
+import re
+import shutil
+import subprocess
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import pytest
+from archive import real_kernel
+
+from pybuild.debian import Unavailable, fetch
+from pybuild.errors import BootspliceError, BuildError, InputError
+
+MEMTEST = ("memtest86+", "boot/memtest86+x64.bin")
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Skips or fails, as real_kernel does, where the Debian archive cannot be reached now."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BOOTSPLICE_CACHE", str(tmp_path_factory.mktemp("archive")))
+        real_kernel(*MEMTEST)
+
+
+@pytest.fixture
+def no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on nothing can be run: neither apt-get nor dpkg-deb is on PATH."""
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Serves without a line on standard error for each request."""
+
+
+def sudo_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """Puts a shell script in the place of sudo."""
+    stub = tmp_path / "bin" / "sudo"
+    if not stub.exists():
+        stub.parent.mkdir()
+        monkeypatch.setenv("PATH", str(stub.parent), prepend=os.pathsep)
+    stub.write_text(f"#!/bin/sh\n{what}\n")
+    stub.chmod(0o755)
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A Debian archive of our own on localhost, the only one that apt knows; without lists.
+
+    apt keeps everything in a directory of the test's, so no step needs root, and sudo is a stub.
+    """
+    if not shutil.which("apt-get"):
+        pytest.skip("apt-get: not found on PATH")
+    sudo_does(tmp_path, monkeypatch, 'shift; exec "$@"')
+    root = tmp_path / "repository"
+    root.mkdir()
+    apt = tmp_path / "apt"
+    (apt / "lists" / "partial").mkdir(parents=True)
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(QuietHandler, directory=str(root))
+    )
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}"
+    (apt / "sources.list").write_text(f"deb [trusted=yes] {url} ./\n")
+    (apt / "apt.conf").write_text(
+        f'Dir::State::Lists "{apt}/lists";\n'
+        f'Dir::Cache "{apt}";\n'
+        f'Dir::Etc::SourceList "{apt}/sources.list";\n'
+        'Dir::Etc::SourceParts "/dev/null";\n'
+        'APT::Sandbox::User "root";\n'
+    )
+    monkeypatch.setenv("APT_CONFIG", str(apt / "apt.conf"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    yield root
+    server.shutdown()
+    server.server_close()
+
+
+def publish(
+    root: Path, package: str, version: str, files: dict[str, bytes], depends: str = ""
+) -> None:
+    """Adds a package to the archive, in place of other versions of it."""
+    for old in root.glob(f"{package}_*"):
+        old.unlink()
+    tree = root.parent / f"{package}-{version}"
+    for name, content in files.items():
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).write_bytes(content)
+    control = (
+        f"Package: {package}\nVersion: {version}\nArchitecture: all\n"
+        f"Maintainer: nobody <nobody@localhost>\nDescription: made for a test\n"
+    )
+    control += f"Depends: {depends}\n" if depends else ""
+    (tree / "DEBIAN").mkdir(parents=True)
+    (tree / "DEBIAN" / "control").write_text(control)
+    deb = root / f"{package}_{version}_all.deb"
+    subprocess.run(["dpkg-deb", "--build", str(tree), str(deb)], check=True, capture_output=True)
+    content = deb.read_bytes()
+    stanza = (
+        f"{control}Filename: ./{deb.name}\nSize: {len(content)}\n"
+        f"SHA256: {hashlib.sha256(content).hexdigest()}\n\n"
+    )
+    (root / f"{package}_stanza").write_text(stanza)
+    stanzas = sorted(root.glob("*_stanza"))
+    index = root / "Packages"
+    time = index.stat().st_mtime + 10 if index.exists() else 1e9
+    index.write_text("".join(path.read_text() for path in stanzas))
+    os.utime(index, (time, time))  # HTTP's If-Modified-Since cannot tell times in one second apart
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def unexpected(line: str) -> None:
+    pytest.fail(f"not expected to do anything slow: {line}")
+
+
+def one_line(error: pytest.ExceptionInfo[BootspliceError]) -> str:
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+@pytest.mark.usefixtures("archive")
+@pytest.mark.parametrize(
+    ("package", "member", "start"),
+    [
+        ("busybox-static", "bin/busybox", b"\x7fELF"),
+        (*MEMTEST, None),
+        ("memtest86+", "boot/*ia32.bin", None),
+    ],
+)
+def test_fetches_a_file_and_records_it(
+    cache: Path, package: str, member: str, start: bytes | None
+) -> None:
+    path = fetch(package, member, cache, progress=print)
+    content = path.read_bytes()
+    assert content[:4] == start if start else content[0x202:0x206] == b"HdrS"
+
+    ((key, record),) = json.loads((cache / "packages.json").read_text()).items()
+    assert key == f"{package}: {member}"
+    assert cache / record["path"] == path
+    assert record["package"] == package
+    assert record["architecture"] == "amd64"
+    assert re.match(r"(\d:)?\d+\.\d+", record["version"])
+    assert record["size"] == len(content)
+    assert record["sha256"] == hashlib.sha256(content).hexdigest()
+    assert sorted(p.name for p in cache.iterdir()) == [".lock", path.parts[-3], "packages.json"]
+
+
+@pytest.mark.usefixtures("archive")
+def test_metapackage_leads_to_the_kernel_it_depends_on(cache: Path) -> None:
+    lines: list[str] = []
+    path = fetch("linux-image-cloud-amd64", "boot/vmlinuz-*", cache, progress=lines.append)
+    assert re.fullmatch(r"vmlinuz-\d.*-cloud-amd64", path.name)
+    assert path.read_bytes()[0x202:0x206] == b"HdrS"
+    ((_, record),) = json.loads((cache / "packages.json").read_text()).items()
+    assert record["package"] == path.name.replace("vmlinuz", "linux-image")
+    assert lines[0] == "fetching the Debian package linux-image-cloud-amd64"
+    assert lines[-1] == f"fetching the Debian package {record['package']}"
+
+
+@pytest.mark.usefixtures("archive")
+def test_unknown_package(cache: Path) -> None:
+    with pytest.raises(Unavailable) as error:
+        fetch("bootsplice-no-such-package", "boot/kernel", cache, progress=print)
+    assert "Unable to locate package bootsplice-no-such-package" in one_line(error)
+
+
+@pytest.mark.usefixtures("archive")
+@pytest.mark.parametrize(
+    ("member", "found"),
+    [
+        ("boot/nothing", "found none"),
+        ("/boot/memtest86+x64.bin", "found none"),
+        ("boot", "found none"),
+        ("boot/*.bin", r"found 2 \(boot/memtest86\+ia32.bin, boot/memtest86\+x64.bin\)"),
+    ],
+)
+def test_exactly_one_file_must_match(cache: Path, member: str, found: str) -> None:
+    with pytest.raises(InputError, match=found) as error:
+        fetch("memtest86+", member, cache, progress=print)
+    assert "expected one file" in one_line(error)
+    assert [path.name for path in cache.iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize("package", ["", "-oDebug=1", "../memtest86+", "a=1", "memtest86+ ipxe"])
+def test_malformed_package_name(cache: Path, package: str) -> None:
+    with pytest.raises(InputError, match="no name of a Debian package"):
+        fetch(package, "boot/kernel", cache, progress=unexpected)
+
+
+@pytest.mark.usefixtures("no_path")
+def test_without_apt_get(cache: Path) -> None:
+    with pytest.raises(Unavailable) as error:
+        fetch(*MEMTEST, cache, progress=unexpected)
+    assert one_line(error).startswith("apt-get: not found on PATH; ")
+
+
+@pytest.mark.usefixtures("archive")
+def test_offline(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # the discard port: nobody listens
+    monkeypatch.delenv("no_proxy", raising=False)
+    with pytest.raises(Unavailable) as error:
+        fetch(*MEMTEST, cache, progress=print)
+    assert "check its name, the network" in one_line(error)
+
+
+def test_cached_file_needs_no_network(
+    repository: Path, cache: Path, request: pytest.FixtureRequest
+) -> None:
+    publish(repository, "kernel", "1.0", {"boot/kernel": b"one"})
+    first = fetch("kernel", "boot/kernel", cache, progress=print)
+    request.getfixturevalue("no_path")
+    assert fetch("kernel", "boot/kernel", cache, progress=unexpected) == first
+
+
+@pytest.mark.parametrize("tampered", [b"tw", b"onE"])
+def test_changed_file_is_an_error_until_it_is_removed(
+    repository: Path, cache: Path, tampered: bytes
+) -> None:
+    publish(repository, "kernel", "1:1.0-1", {"boot/kernel": b"one"})
+    path = fetch("kernel", "boot/kernel", cache, progress=print)
+    assert path == cache / "kernel_1.0-1_all" / "boot" / "kernel"
+    path.write_bytes(tampered)
+    with pytest.raises(BuildError) as error:
+        fetch("kernel", "boot/kernel", cache, progress=unexpected)
+    assert not isinstance(error.value, Unavailable)
+    found, expected = (
+        f"{len(content)} bytes with SHA-256 {hashlib.sha256(content).hexdigest()}"
+        for content in (tampered, b"one")
+    )
+    assert f"{path}: found {found}, expected {expected} as fetched" in one_line(error)
+    path.unlink()
+    assert fetch("kernel", "boot/kernel", cache, progress=print).read_bytes() == b"one"
+
+
+def test_missing_lists_are_updated_once(repository: Path, cache: Path) -> None:
+    publish(repository, "kernel", "1.0", {"boot/kernel": b"one"})
+    lines: list[str] = []
+    fetch("kernel", "boot/kernel", cache, progress=lines.append)
+    assert len(lines) == 2
+    assert lines[1].endswith("apt-get update")
+    lines.clear()
+    with pytest.raises(Unavailable):
+        fetch("nothing", "boot/kernel", cache, progress=lines.append)
+    assert len(lines) == 1
+
+
+def test_old_lists_are_updated(repository: Path, cache: Path) -> None:
+    publish(repository, "kernel", "1.0", {"boot/kernel": b"one"})
+    old = fetch("kernel", "boot/kernel", cache, progress=print)
+    publish(repository, "kernel", "2.0", {"boot/kernel": b"two"})
+    new = fetch("kernel", "boot/ker*", cache, progress=print)
+    assert (old.read_bytes(), new.read_bytes()) == (b"one", b"two")
+
+
+def test_update_that_fails(repository: Path, cache: Path) -> None:
+    with pytest.raises(Unavailable) as error:  # the archive has no index
+        fetch("kernel", "boot/kernel", cache, progress=print)
+    assert "apt-get update: failed (" in one_line(error)
+    assert one_line(error).endswith("run apt-get update as root, then fetch again")
+    assert not list(repository.iterdir())
+
+
+def test_update_goes_through_sudo_without_root(
+    repository: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    publish(repository, "kernel", "1.0", {"boot/kernel": b"one"})
+    sudo_does(tmp_path, monkeypatch, "echo 'sudo: a password is required' >&2; exit 1")
+    with pytest.raises(Unavailable, match="a password is required") as error:
+        fetch("kernel", "boot/kernel", cache, progress=print)
+    assert one_line(error).startswith("sudo -n apt-get update: failed (")
+
+    sudo_does(tmp_path, monkeypatch, '[ "$1" = -n ] && shift && exec "$@"')
+    lines: list[str] = []
+    fetch("kernel", "boot/kernel", cache, progress=lines.append)
+    assert lines[-1].endswith("running sudo -n apt-get update")
+
+
+def test_dependencies_of_another_name_or_deeper_are_left_alone(
+    repository: Path, cache: Path
+) -> None:
+    content = {"boot/kernel": b"one"}
+    publish(repository, "other", "1", content)
+    publish(repository, "linux-deep", "1", content)
+    publish(repository, "linux-second", "1", {}, depends="linux-deep")
+    publish(repository, "linux-meta", "1", {}, depends="other, linux-second (>= 1) | linux-deep")
+    lines: list[str] = []
+    with pytest.raises(InputError, match=r"linux-meta: .*found none"):
+        fetch("linux-meta", "boot/kernel", cache, progress=lines.append)
+    tried = [line.split()[-1] for line in lines if line.startswith("fetching")]
+    assert tried == ["linux-meta", "linux-second"]
+
+
+def test_damaged_records(cache: Path) -> None:
+    cache.mkdir()
+    for text in ("{", "[]", '{"a: b": {}}'):
+        (cache / "packages.json").write_text(text)
+        with pytest.raises(BuildError, match=r"packages\.json: not as bootsplice wrote it"):
+            fetch(*MEMTEST, cache, progress=unexpected)
+
+
+def test_unusable_cache(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(BuildError, match="set BOOTSPLICE_CACHE") as error:
+        fetch(*MEMTEST, tmp_path / "file", progress=unexpected)
+    assert not isinstance(error.value, Unavailable)
+
+
+def test_many_fetch_at_once_but_one_downloads(repository: Path, cache: Path) -> None:
+    names = [f"boot/kernel{number}" for number in range(3)]
+    publish(repository, "kernel", "1.0", {name: name.encode() for name in names})
+    lines: list[str] = []
+
+    def content(name: str) -> bytes:
+        return fetch("kernel", name, cache, progress=lines.append).read_bytes()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(content, names * 8)) == [name.encode() for name in names * 8]
+    assert lines.count("fetching the Debian package kernel") == len(names)
+    assert len(json.loads((cache / "packages.json").read_text())) == len(names)
+
+
+@pytest.mark.parametrize(("ci", "outcome"), [("1", "failed"), (None, "skipped")])
+def test_unreachable_archive_skips_but_fails_in_ci(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+    ci: str | None,
+    outcome: str,
+) -> None:
+    monkeypatch.setenv("BOOTSPLICE_CACHE", str(tmp_path / "empty"))
+    if ci is None:
+        monkeypatch.delenv("CI", raising=False)
+    else:
+        monkeypatch.setenv("CI", ci)
+    request.getfixturevalue("no_path")
+    raised = {"failed": pytest.fail.Exception, "skipped": pytest.skip.Exception}[outcome]
+    with pytest.raises(raised, match="apt-get: not found on PATH"):
+        real_kernel(*MEMTEST)
