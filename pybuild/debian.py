@@ -12,27 +12,19 @@ import dataclasses
 import fnmatch
 import hashlib
 import json
-import os
 import re
-import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from pybuild import flock, fresh
+from pybuild import apt, flock, fresh
 from pybuild.errors import BuildError, InputError
 from pybuild.files import write_file
 
-Progress = Callable[[str], None]
-
 _PACKAGE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9+.-]+")  # Debian policy 5.6.7
-
-
-class Unavailable(BuildError):  # noqa: N818 - it says what is wrong with the package
-    """A package cannot be had here and now: no apt-get, no network, no such package."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -56,7 +48,7 @@ class _Record:
     sha256: str
 
 
-def fetch(package: str, member: str, cache: Path, *, progress: Progress) -> Path:
+def fetch(package: str, member: str, cache: Path, *, progress: apt.Progress) -> Path:
     """The path of a file from a Debian package; the package is downloaded the first time only.
 
     Later calls with the same package and member compare the cached file to what was recorded
@@ -72,7 +64,7 @@ def fetch(package: str, member: str, cache: Path, *, progress: Progress) -> Path
         progress: called with one line before each step that may take long.
 
     Raises:
-        Unavailable: there is no apt-get or dpkg-deb, or apt-get cannot download the package.
+        apt.Unavailable: there is no apt-get or dpkg-deb, or apt-get cannot download the package.
         InputError: the package's name is malformed, or not one file of it matches `member`.
         BuildError: the cached file is not what was fetched, or the cache cannot be used.
     """
@@ -132,15 +124,15 @@ def _check(path: Path, record: _Record) -> None:
         )
 
 
-def _obtain(package: str, member: str, room: Path, progress: Progress) -> tuple[_Record, bytes]:
+def _obtain(package: str, member: str, room: Path, progress: apt.Progress) -> tuple[_Record, bytes]:
     for tool in ("apt-get", "dpkg-deb"):
-        _require(tool, "fetch on Debian or a system derived from it, or give a file of your own")
-    deb = _download(package, room, progress)
+        apt.require(tool, "fetch on Debian or a system derived from it, or give a file of your own")
+    deb = apt.download(package, room, progress)
     found = _matching_files(deb, member)
     if not found:
         for dependency in _dependencies(deb, package):
             progress(f"{package} has no {member}: trying {dependency}, which it depends on")
-            deb = _download(dependency, room, progress)
+            deb = apt.download(dependency, room, progress)
             found = _matching_files(deb, member)
             if found:
                 break
@@ -155,45 +147,6 @@ def _obtain(package: str, member: str, room: Path, progress: Progress) -> tuple[
     path = f"{owner}_{version.split(':')[-1]}_{architecture}/{name}"
     sha256 = hashlib.sha256(content).hexdigest()
     return _Record(path, owner, version, architecture, len(content), sha256), content
-
-
-def _download(package: str, room: Path, progress: Progress) -> Path:
-    progress(f"fetching the Debian package {package}")
-    place = room / package
-    place.mkdir()
-    command = ["apt-get", "download", package]
-    if os.geteuid() == 0:  # apt's own user _apt may not write to `place`
-        command[1:1] = ["-o", "APT::Sandbox::User=root"]
-    done = _run(command, place)
-    if done.returncode and _lists_are_old(done.stderr, place):
-        _update(place, progress)
-        done = _run(command, place)
-    if done.returncode:
-        raise Unavailable(
-            f"{package}: apt-get cannot download it ({_reason(done)}); "
-            "check its name, the network and the sources in /etc/apt, then fetch again"
-        )
-    (deb,) = place.glob("*.deb")
-    return deb
-
-
-def _lists_are_old(complaint: str, place: Path) -> bool:
-    """Whether a download failed for want of an `apt-get update`."""
-    if re.search(r"\b404\b", complaint):  # the archive has replaced the version that apt knows
-        return True
-    return not _run(["apt-get", "indextargets", "Created-By: Packages"], place).stdout
-
-
-def _update(place: Path, progress: Progress) -> None:
-    remedy = "run apt-get update as root, then fetch again"
-    command = ["apt-get", "update"]
-    if os.geteuid() != 0:
-        _require("sudo", remedy)
-        command[:0] = ["sudo", "-n"]
-    progress(f"apt's package lists are missing or old: running {' '.join(command)}")
-    done = _run(command, place)
-    if done.returncode:
-        raise Unavailable(f"{' '.join(command)}: failed ({_reason(done)}); {remedy}")
 
 
 def _dependencies(deb: Path, package: str) -> list[str]:
@@ -221,22 +174,3 @@ def _matching_files(deb: Path, pattern: str) -> dict[str, bytes]:
                 if matches and (stream := tar.extractfile(info)):
                     found[name] = stream.read()
     return found
-
-
-def _require(tool: str, remedy: str) -> None:
-    if not shutil.which(tool):
-        raise Unavailable(f"{tool}: not found on PATH; {remedy}")
-
-
-def _run(command: list[str], place: Path) -> subprocess.CompletedProcess[str]:
-    english = {**os.environ, "LC_ALL": "C"}
-    return subprocess.run(
-        command, cwd=place, env=english, capture_output=True, text=True, check=False
-    )
-
-
-def _reason(done: subprocess.CompletedProcess[str]) -> str:
-    """The first error that a failed apt-get reports, on one line."""
-    lines = done.stderr.splitlines()
-    errors = [line.removeprefix("E: ") for line in lines if line.startswith("E: ")] or lines
-    return " ".join(errors[0].split()) if errors else f"exit status {done.returncode}"

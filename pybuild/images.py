@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pybuild import boot, build, debian, fresh, machine, material, paths, recipe
+from pybuild import apt, boot, build, fresh, machine, material, paths, recipe
 from pybuild.build import Order
 from pybuild.errors import InputError
 from pybuild.flat import binary_path, table_path
@@ -47,7 +47,7 @@ def build_all(shop: Workshop) -> Outcome:
     for each in recipe.read_all(paths.KERNELS):
         try:
             _build(each, shop, own_code, outcome)
-        except debian.Unavailable as error:
+        except apt.Unavailable as error:
             outcome.left_out[each.name] = str(error)
     return outcome
 
@@ -56,7 +56,7 @@ def fetch_all(shop: Workshop) -> list[Path]:
     """Fetches and makes what the recipes need from the Debian archive.
 
     Raises:
-        debian.Unavailable: the archive cannot be reached.
+        apt.Unavailable: the archive cannot be reached.
     """
     found = []
     for each in recipe.read_all(paths.KERNELS):

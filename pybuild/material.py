@@ -77,7 +77,7 @@ def make(material: object, folder: Path, name: str, shop: Workshop) -> Path:
         shop: where.
 
     Raises:
-        debian.Unavailable: the Debian archive cannot be reached, and it isn't in the cache.
+        apt.Unavailable: the Debian archive cannot be reached, and it isn't in the cache.
         BuildError: it cannot be made.
     """
     match material:

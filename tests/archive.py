@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pybuild.debian import Unavailable, fetch
+from pybuild.apt import Unavailable
+from pybuild.debian import fetch
 from pybuild.paths import cache_directory
 
 

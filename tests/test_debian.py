@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from archive import real_kernel
 
-from pybuild.debian import Unavailable, fetch
+from pybuild.apt import Unavailable
+from pybuild.debian import fetch
 from pybuild.errors import BootspliceError, BuildError, InputError
 
 MEMTEST = ("memtest86+", "boot/memtest86+x64.bin")

@@ -17,7 +17,8 @@ from rsp import Rsp, RspError
 
 from pybuild import vga
 from pybuild.errors import BuildError
-from pybuild.qemu import BootResult, Guest, _Watch, boot
+from pybuild.guest import Guest
+from pybuild.qemu import BootResult, _Watch, boot
 
 # SeaBIOS is the guest. Without a network card it is at its last word in half a second.
 SEABIOS = ("-accel", "tcg", "-nic", "none")
