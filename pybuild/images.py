@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pybuild import apt, boot, build, fresh, machine, material, paths, recipe
+from pybuild import apt, boot, build, flock, fresh, machine, material, paths, recipe
 from pybuild.build import Order
 from pybuild.errors import InputError
 from pybuild.flat import binary_path, table_path
@@ -25,30 +25,22 @@ class Outcome:
 
 
 def build_all(shop: Workshop) -> Outcome:
-    """Builds the images of every recipe.
+    """Builds the images of every recipe; one process at a time.
 
     Raises:
         InputError: a recipe or a kernel is not usable.
         BuildError: something does not build.
     """
     outcome = Outcome()
-    build.code()
-    own_code = fresh.digests(
-        [
-            *Path(__file__).parent.rglob("*.py"),
-            *(
-                make(paths.BUILD / name)
-                for name in ("real/bootsect", "real/early", "i386/relocator")
-                for make in (binary_path, table_path)
-            ),
-        ],
-        paths.ROOT,
-    )
-    for each in recipe.read_all(paths.KERNELS):
-        try:
-            _build(each, shop, own_code, outcome)
-        except apt.Unavailable as error:
-            outcome.left_out[each.name] = str(error)
+    paths.IMAGES.mkdir(parents=True, exist_ok=True)
+    with flock.held(paths.IMAGES / ".lock"):
+        build.code()
+        own_code = _own_code()
+        for each in recipe.read_all(paths.KERNELS):
+            try:
+                _build(each, shop, own_code, outcome)
+            except apt.Unavailable as error:
+                outcome.left_out[each.name] = str(error)
     return outcome
 
 
@@ -107,6 +99,13 @@ def _build(each: Recipe, shop: Workshop, own_code: dict[str, str], outcome: Outc
         build.build(order, out)
         fresh.write_stamp(stamp, key)
         outcome.built.append(name)
+
+
+def _own_code() -> dict[str, str]:
+    """The digests of bootsplice itself, and of the flat binaries that go into an image."""
+    flat = [paths.BUILD / name for name in ("real/bootsect", "real/early", "i386/relocator")]
+    files = [of(stem) for stem in flat for of in (binary_path, table_path)]
+    return fresh.digests([*Path(__file__).parent.rglob("*.py"), *files], paths.ROOT)
 
 
 def _part_name(each: Recipe, number: int) -> str:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Final
 
+from pybuild.bootproto import SECTOR
 from pybuild.files import replace_directory, write_file
 from pybuild.plan import Plan
 from pybuild.splice import Parts
@@ -11,6 +12,9 @@ from pybuild.targets import register
 PLAN: Final = "plan.json"
 ARGUMENTS: Final = "qemu.args"
 _BOOT_DISK: Final = "boot.img"
+# SeaBIOS reads a boot sector by CHS, and gives an AHCI disk as many cylinders of 16 heads and 63
+# sectors as fit: a smaller disk has none, and does not boot.
+_BOOT_DISK_SECTORS: Final = 16 * 63
 _MIB: Final = 1 << 20
 _KIB: Final = 1 << 10
 
@@ -40,7 +44,8 @@ class Ram:
             "initrd": parts.initrds.chunks(),
         }
         with replace_directory(out, PLAN) as folder:
-            write_file(folder / _BOOT_DISK, [parts.boot_sector])
+            empty = bytes(_BOOT_DISK_SECTORS * SECTOR - len(parts.boot_sector))
+            write_file(folder / _BOOT_DISK, [parts.boot_sector, empty])
             for load in plan.loads:
                 write_file(folder / f"{load.part}.bin", contents[load.part])
             write_file(folder / f"{Path(plan.kernel).stem}.bzImage", [parts.image])
