@@ -9,7 +9,7 @@ from pybuild.regions import align_up
 
 
 def patches(
-    kernel: Kernel, text: str, loads: Sequence[Load], move: Move | None
+    kernel: Kernel, text: str, loads: Sequence[Load], move: Move | None, alignment: int
 ) -> tuple[Patch, ...]:
     """The fields whose value changes, by offset.
 
@@ -18,6 +18,7 @@ def patches(
         text: the command line.
         loads: where the parts go.
         move: the protected-mode part's move, if it has one.
+        alignment: what the protected-mode part is aligned to, if it is relocatable.
     """
     at = {load.part: load for load in loads}
     real_address = at["setup"].address
@@ -40,7 +41,7 @@ def patches(
     mode = cmdline.vid_mode(text)
     if mode is not None:
         new["vid_mode"] = mode
-    new.update(_kernel_patches(kernel, at["kernel"], move))
+    new.update(_kernel_patches(kernel, at["kernel"], move, alignment))
     return tuple(
         Patch(name, field.offset, field.size, kernel[name], new[name])
         for name, field in sorted(
@@ -51,7 +52,9 @@ def patches(
     )
 
 
-def _kernel_patches(kernel: Kernel, load: Load, move: Move | None) -> dict[str, int]:
+def _kernel_patches(
+    kernel: Kernel, load: Load, move: Move | None, alignment: int
+) -> dict[str, int]:
     """The fields that say where the protected-mode part is, and how large."""
     new: dict[str, int] = {}
     if move:
@@ -63,7 +66,6 @@ def _kernel_patches(kernel: Kernel, load: Load, move: Move | None) -> dict[str, 
         start = kernel["code32_start"]
         inside = kernel.contents.contains(start)
         new["code32_start"] = load.address + (start - kernel.load_address if inside else 0)
-        alignment = kernel["kernel_alignment"]
-        if alignment and load.address % alignment:
-            new["kernel_alignment"] = 1 << kernel["min_alignment"]
+        if alignment < kernel["kernel_alignment"]:
+            new["kernel_alignment"] = alignment
     return new

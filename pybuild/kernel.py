@@ -4,7 +4,7 @@ Sources: boot.rst, "Details of Header Fields" and "Loading The Rest of The Kerne
 """
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -39,7 +39,7 @@ class Kernel:
     """
 
     name: str
-    data: bytes
+    data: bytes = field(repr=False)
     version: int
     header_end: int
 

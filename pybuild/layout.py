@@ -71,10 +71,10 @@ def place(kernel: Kernel, machine: Machine, request: Request) -> Plan:
     stack = Region("real-mode part with heap and stack", real_address, cmdline_address)
     low = [stack, loads[1].region]
 
-    load_address, move = _place_kernel(kernel, machine, request, busy)
+    load_address, alignment, move = _place_kernel(kernel, machine, request, busy)
     end = move.relocator + move.relocator_size if move else load_address + kernel.protected_size
     loads.append(Load("kernel", load_address, end - load_address))
-    runtime = _runtime(kernel, load_address)
+    runtime = _runtime(kernel, load_address, alignment)
 
     if move and move.by == "early":
         low_end = loads[1].region.end
@@ -104,7 +104,7 @@ def place(kernel: Kernel, machine: Machine, request: Request) -> Plan:
         ram=machine.ram,
         loads=tuple(loads),
         moves=(move,) if move else (),
-        patches=header.patches(kernel, request.cmdline, loads, move),
+        patches=header.patches(kernel, request.cmdline, loads, move, alignment),
         entry=EntryState(
             cs=real_address // 16 + bootproto.SETUP_ENTRY_PARAGRAPHS,
             ip=0,
@@ -169,8 +169,9 @@ def _place_real_mode(
 
 def _place_kernel(
     kernel: Kernel, machine: Machine, request: Request, busy: Sequence[Region]
-) -> tuple[int, Move | None]:
-    """Where the protected-mode part is loaded, and its move if it runs elsewhere."""
+) -> tuple[int, int, Move | None]:
+    """Where the protected-mode part is loaded, its alignment, and its move if it runs elsewhere."""
+    alignment = kernel.get("kernel_alignment")
     home = kernel.load_address
     size = kernel.protected_size
     if not kernel.is_high and home + size > bootproto.REAL_MODE_ADDRESS:
@@ -180,9 +181,9 @@ def _place_kernel(
             f"below {bootproto.REAL_MODE_ADDRESS:#x}"
         )
     if not clash([Region("kernel", home, home + size)], busy):
-        return home, None
+        return home, alignment, None
     if kernel.is_relocatable:
-        return _place_relocatable(kernel, machine, busy), None
+        return *_place_relocatable(kernel, machine, busy), None
 
     relocator_offset = align_up(size, CODE_ALIGNMENT)
     needed = relocator_offset + request.relocator_size
@@ -195,7 +196,7 @@ def _place_kernel(
         )
     by, reason = mover.choose(kernel, request.move)
     start = kernel.get("code32_start", home)
-    return src, Move(
+    move = Move(
         src=src,
         dst=home,
         len=size,
@@ -205,15 +206,17 @@ def _place_kernel(
         relocator_size=request.relocator_size,
         code32_start=start if kernel.contents.contains(start) else home,
     )
+    return src, alignment, move
 
 
-def _place_relocatable(kernel: Kernel, machine: Machine, busy: Sequence[Region]) -> int:
+def _place_relocatable(kernel: Kernel, machine: Machine, busy: Sequence[Region]) -> tuple[int, int]:
+    """Where a relocatable kernel is loaded, and the alignment that this keeps."""
     for alignment in _alignments(kernel):
         address = first_fit(
             kernel.protected_size, busy, low=ONE_MIB, high=machine.ram, alignment=alignment
         )
         if address is not None:
-            return address
+            return address, alignment
     raise InputError(
         f"machine '{machine.name}': no room for {kernel.name} ({kernel.protected_size} bytes, "
         f"kernel_alignment {kernel['kernel_alignment']:#x}) in {machine.ram} bytes of RAM"
@@ -231,18 +234,17 @@ def _alignments(kernel: Kernel) -> list[int]:
     return found
 
 
-def _runtime(kernel: Kernel, load_address: int) -> Region:
+def _runtime(kernel: Kernel, load_address: int, alignment: int) -> Region:
     """The memory that the kernel needs from its runtime start (boot.rst, init_size)."""
     size = max(kernel.get("init_size"), kernel.protected_size)
     if kernel.is_relocatable:
         start = max(load_address, kernel.get("pref_address"))
-        start = align_up(start, max(kernel["kernel_alignment"], 1))
+        start = align_up(start, max(alignment, 1))
     elif kernel.is_high:
         start = kernel.get("pref_address") or kernel.load_address
     else:
-        return Region(
-            "kernel at run time", _ZIMAGE_RUN_ADDRESS, kernel.load_address + kernel.protected_size
-        )
+        start = _ZIMAGE_RUN_ADDRESS
+        size = max(size, kernel.contents.end - start)  # it is moved there from above
     return Region("kernel at run time (init_size)", start, start + size)
 
 

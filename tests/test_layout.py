@@ -1,0 +1,359 @@
+"""The planner: what it promises for any kernel and machine, and what load_linux would have done."""
+
+import re
+from typing import Any
+
+import pytest
+from fakekernel import NEWEST, VERSIONS, image
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from pybuild import layout, machine, mover
+from pybuild.bootproto import LOADED_HIGH
+from pybuild.errors import InputError
+from pybuild.kernel import Kernel, parse
+from pybuild.layout import Request, place
+from pybuild.machine import Machine
+from pybuild.plan import Plan
+from pybuild.regions import Region
+
+MIB = 1 << 20
+PC = machine.load("pc")
+XEN = machine.load("xen-hvm")
+
+
+def request(
+    *initrds: int,
+    cmdline: str = "",
+    move: mover.Choice = "auto",
+    before_firmware: bool = True,
+    relocator_size: int = 107,
+) -> Request:
+    return Request(initrds, cmdline, relocator_size, 362, move, before_firmware)
+
+
+def kernel(version: int = NEWEST, **options: Any) -> Kernel:
+    return parse("/somewhere/bzImage", image(version, **options))
+
+
+def at(plan: Plan) -> dict[str, int]:
+    return {load.part: load.address for load in plan.loads}
+
+
+def patched(plan: Plan) -> dict[str, int]:
+    return {patch.field: patch.new for patch in plan.patches}
+
+
+# ---- what load_linux does ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("high", [True, False])
+def test_places_of_load_linux(version: int, high: bool) -> None:
+    """Loaded after the firmware, as a disk would be: the addresses of the patch series."""
+    if version < 0x200 and high:
+        return
+    options = {} if version < 0x200 else {"loadflags": LOADED_HIGH if high else 0}
+    plan = place(kernel(version, **options), PC, request(cmdline="hello", before_firmware=False))
+    recent = high and version >= 0x202
+    assert at(plan)["setup"] == (0x10000 if recent else 0x90000)
+    assert at(plan)["cmdline"] == (0x20000 if recent else 0x9A000 - 16)
+    assert at(plan)["kernel"] == (0x100000 if high else 0x10000)
+    assert plan.entry.cs == at(plan)["setup"] // 16 + 0x20
+    assert plan.entry.data_segments == at(plan)["setup"] // 16
+    assert plan.entry.esp == at(plan)["cmdline"] - at(plan)["setup"] - 16
+    assert not plan.moves
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_command_line_by_pointer_or_by_magic(version: int) -> None:
+    plan = place(kernel(version), PC, request(cmdline="root=/dev/sda"))
+    offset = at(plan)["cmdline"] - at(plan)["setup"]
+    fields = patched(plan)
+    if version < 0x202:
+        assert fields["cmd_line_magic"] == 0xA33F
+        assert fields["cmd_line_offset"] == offset
+        assert "cmd_line_ptr" not in fields
+    else:
+        assert fields["cmd_line_ptr"] == at(plan)["cmdline"]
+        assert not fields.keys() & {"cmd_line_magic", "cmd_line_offset"}
+    moved = offset + len("root=/dev/sda") + 1
+    assert fields.get("setup_move_size") == (moved if version in (0x200, 0x201) else None)
+    assert fields.get("heap_end_ptr") == (offset - 0x200 if version >= 0x201 else None)
+    assert fields.get("loadflags") == (0x81 if version >= 0x201 else None)
+    assert fields.get("type_of_loader") == (0xFF if version >= 0x200 else None)
+
+
+def test_loadflags_keep_the_kernels_own_bits() -> None:
+    plan = place(kernel(loadflags=0x23), PC, request())
+    assert patched(plan)["loadflags"] == 0xA3
+
+
+@pytest.mark.parametrize(
+    ("version", "limit"), [(0x202, 0x37FFFFFF), (0x203, 0x2FFFFFF), (NEWEST, 0x2FFFFFF)]
+)
+def test_initrd_as_high_as_it_may_be(version: int, limit: int) -> None:
+    options = {"initrd_addr_max": 0x2FFFFFF} if version >= 0x203 else {}
+    plan = place(kernel(version, **options), PC, request(5000, before_firmware=False))
+    high = min(limit + 1, PC.ram - 0x20000)
+    assert at(plan)["initrd"] == (high - 5000) & ~0xFFF
+    assert patched(plan)["ramdisk_image"] == at(plan)["initrd"]
+    assert patched(plan)["ramdisk_size"] == 5000
+
+
+def test_initrds_are_padded_to_four_bytes_each() -> None:
+    plan = place(kernel(), PC, request(1, 5, 3))
+    assert patched(plan)["ramdisk_size"] == 4 + 8 + 3
+
+
+def test_initrd_below_mem() -> None:
+    plan = place(kernel(), PC, request(5000, cmdline="mem=64M quiet"))
+    assert at(plan)["initrd"] == (64 * MIB - 5000) & ~0xFFF
+
+
+@pytest.mark.parametrize(
+    ("option", "mode"), [("normal", 0xFFFF), ("ext", 0xFFFE), ("ask", 0xFFFD), ("0x317", 0x317)]
+)
+def test_vga(option: str, mode: int) -> None:
+    plan = place(kernel(), PC, request(cmdline=f"vga=1 quiet vga={option}"))
+    assert patched(plan)["vid_mode"] == mode
+
+
+# ---- moving and relocating -----------------------------------------------------------------------
+
+
+def test_not_relocatable_while_the_firmware_is_in_the_way() -> None:
+    plan = place(kernel(0x202, setup_sects=4, protected=5 * MIB + 3), XEN, request())
+    (move,) = plan.moves
+    assert (move.src, move.dst, move.len) == (0x200000, 0x100000, 5 * MIB + 3)
+    assert move.by == "hook"
+    assert move.relocator == 0x200000 + 5 * MIB + 16
+    assert patched(plan)["code32_start"] == move.relocator
+    assert plan.notes[:2] == (
+        "kernel is NOT relocatable",
+        f"helper at {move.relocator:#x} of size 107 bytes, "
+        "to move kernel of 5242883 bytes from 0x200000 to 0x100000",
+    )
+
+
+def test_relocatable_while_the_firmware_is_in_the_way() -> None:
+    plan = place(kernel(relocatable_kernel=1, kernel_alignment=0x200000), XEN, request())
+    assert not plan.moves
+    assert at(plan)["kernel"] == patched(plan)["code32_start"] == 0x200000
+    assert plan.notes[0] == "kernel is relocatable"
+
+
+def test_relocatable_keeps_its_alignment_where_there_is_room() -> None:
+    image = kernel(relocatable_kernel=1, kernel_alignment=16 * MIB, min_alignment=21)
+    plan = place(image, XEN, request())
+    assert at(plan)["kernel"] == 16 * MIB
+    assert "kernel_alignment" not in patched(plan)
+
+
+def test_relocatable_may_be_aligned_to_less() -> None:
+    """2.10: down to 1 << min_alignment, and then the header says so."""
+    image = kernel(relocatable_kernel=1, kernel_alignment=8 * MIB, min_alignment=21)
+    rom = (Region("rom", MIB, 17 * MIB),)
+    target = Machine("m", "", 24 * MIB, XEN.reserved[:2], rom)
+    plan = place(image, target, request(before_firmware=False))
+    assert at(plan)["kernel"] == plan.runtime.start == 20 * MIB
+    assert patched(plan)["kernel_alignment"] == 4 * MIB
+
+
+def test_code32_start_keeps_its_distance_to_the_load_address() -> None:
+    image = kernel(relocatable_kernel=1, code32_start=0x100020)
+    assert (
+        patched(place(image, XEN, request()))["code32_start"]
+        == at(place(image, XEN, request()))["kernel"] + 0x20
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"code32_start": 0}, "code32_start 0x0 lies outside"),
+        ({"loadflags": 0}, "a zImage's setup code"),
+        ({"version": 0x203, "kernel_version": 0}, "GRUB's lnxboot"),
+    ],
+)
+def test_early_for_what_does_not_look_at_code32_start(options: dict[str, int], reason: str) -> None:
+    everything_low = Machine("m", "", 64 * MIB, PC.reserved, (Region("rom", 0x10000, 0x90000),))
+    target = everything_low if options.get("loadflags") == 0 else XEN
+    options = dict(options)
+    plan = place(kernel(options.pop("version", NEWEST), **options), target, request())
+    (move,) = plan.moves
+    assert move.by == "early"
+    assert reason in move.reason
+    assert "code32_start" not in patched(plan)
+    assert "syssize" not in patched(plan)
+
+
+def test_memdisk_is_known() -> None:
+    data = image(0x203, setup_sects=4, text="MEMDISK 6.04")
+    assert place(parse("memdisk", data), XEN, request()).moves[0].by == "early"
+
+
+def test_move_as_asked() -> None:
+    assert place(kernel(setup_sects=4), XEN, request(move="early")).moves[0].by == "early"
+    assert place(kernel(code32_start=0), XEN, request(move="hook")).moves[0].by == "hook"
+    low = kernel(0x203, loadflags=0)
+    with pytest.raises(InputError, match=r"cannot be moved by a hook.*zImage.*use early"):
+        place(low, PC, request(move="hook"))
+
+
+# ---- what doesn't fit ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "asked", "machine_ram", "words"),
+    [
+        ({"version": 0x205}, request(cmdline="x" * 256), None, "256 characters.*at most 255"),
+        ({"cmdline_size": 300}, request(cmdline="x" * 301), None, "301 characters.*at most 300"),
+        ({"version": 0}, request(1), None, "too old to load a ram disk"),
+        ({}, request(PC.ram), None, f"initrd: {PC.ram} bytes.*no free range"),
+        ({"setup_sects": 127}, request(cmdline=""), None, "real-mode part has 65536.*only"),
+        ({"loadflags": 0, "protected": 0x80001}, request(), None, "zImage.*524289.*524288"),
+        ({"init_size": 0x10000000}, request(), 64 * MIB, r"init_size\).*ends above.*0x4000000"),
+        ({"protected": 70 * MIB}, request(), 64 * MIB, "no room for|ends above|overlap"),
+    ],
+)
+def test_what_does_not_fit(
+    options: dict[str, int], asked: Request, machine_ram: int | None, words: str
+) -> None:
+    options = dict(options)
+    target = Machine("m", "", machine_ram, PC.reserved[:2]) if machine_ram else PC
+    with pytest.raises(InputError) as error:
+        place(kernel(options.pop("version", NEWEST), **options), target, asked)
+    assert re.search(words, str(error.value)), error.value
+    assert "\n" not in str(error.value)
+
+
+def test_a_clash_names_both_regions_with_their_addresses() -> None:
+    taken = Machine("m", "", 64 * MIB, (*PC.reserved[:2], Region("a hole", 0x300000, 0x400000)))
+    with pytest.raises(InputError) as error:
+        place(kernel(init_size=4 * MIB), taken, request())
+    assert "kernel at run time (init_size) (0x100000..0x500000)" in str(error.value)
+    assert "a hole (0x300000..0x400000)" in str(error.value)
+
+
+# ---- for any kernel and machine ------------------------------------------------------------------
+
+
+@st.composite
+def kernels(draw: st.DrawFn) -> Kernel:
+    version = draw(st.sampled_from(VERSIONS))
+    options: dict[str, Any] = {
+        "setup_sects": draw(st.sampled_from([0, 1, 4, 40])),
+        "protected": draw(st.integers(1, 0x80000) | st.integers(1, 3 * MIB)),
+    }
+    if version >= 0x200:
+        options["loadflags"] = draw(st.sampled_from([0, 1, 1, 1, 0x21]))
+    if version >= 0x205:
+        options["relocatable_kernel"] = draw(st.integers(0, 1))
+        options["kernel_alignment"] = 1 << draw(st.integers(12, 24))
+    if version >= 0x20A:
+        options["min_alignment"] = draw(st.sampled_from([0, 12, 13, 21]))
+        options["init_size"] = draw(st.integers(0, 32 * MIB))
+        options["pref_address"] = draw(st.sampled_from([0x100000, 0x400000, 0x1000000]))
+    return parse("k", image(version, **options))
+
+
+@st.composite
+def machines(draw: st.DrawFn) -> Machine:
+    base = draw(st.sampled_from([PC, XEN]))
+    ram = draw(st.integers(2, 256)) * MIB
+    busy = []
+    for number in range(draw(st.integers(0, 3))):
+        start = draw(st.integers(0, ram // 4096 - 1)) * 4096
+        end = min(ram, start + draw(st.integers(1, 2 * MIB)))
+        busy.append(Region(f"busy {number}", start, end))
+    top = Region("top", ram - 0x20000, ram)
+    return Machine("m", "", ram, (*base.reserved[:2], top), (*base.busy_while_loading, *busy))
+
+
+@settings(max_examples=600, deadline=None, derandomize=True)
+@given(
+    image=kernels(),
+    target=machines(),
+    initrds=st.lists(st.integers(0, 8 * MIB), max_size=3),
+    cmdline=st.text("ab =", max_size=255),
+    before_firmware=st.booleans(),
+    relocator_size=st.integers(1, 512),
+)
+def test_any_plan_keeps_its_promises(
+    image: Kernel,
+    target: Machine,
+    initrds: list[int],
+    cmdline: str,
+    before_firmware: bool,
+    relocator_size: int,
+) -> None:
+    asked = request(
+        *initrds,
+        cmdline=cmdline,
+        before_firmware=before_firmware,
+        relocator_size=relocator_size,
+    )
+    try:
+        plan = place(image, target, asked)
+    except InputError as error:
+        assert "\n" not in str(error)  # noqa: PT017 - refusing is right as well, in one line
+        assume(False)
+    assert place(image, target, asked) == plan
+    check_loads(plan, target, before_firmware)
+    check_move(plan, image, relocator_size)
+    check_run(plan, image)
+    for patch in plan.patches:
+        field = image.field(patch.field)
+        assert (patch.offset, patch.size, patch.old) == (
+            field.offset,
+            field.size,
+            field.get(image.data),
+        )
+        assert 0 <= patch.new <= field.maximum
+
+
+def check_loads(plan: Plan, target: Machine, before_firmware: bool) -> None:
+    """Nothing is loaded over anything else, or outside RAM."""
+    regions = [load.region for load in plan.loads if load.part != "setup"] + [plan.stack]
+    for index, region in enumerate(regions):
+        assert 0 <= region.start < region.end <= target.ram
+        for other in [*regions[index + 1 :], *target.busy(before_firmware=before_firmware)]:
+            assert not region.overlaps(other), (region, other)
+
+
+def check_move(plan: Plan, image: Kernel, relocator_size: int) -> None:
+    """A kernel is loaded where it runs or moved there, by code that the move doesn't reach."""
+    (kernel_load,) = [load for load in plan.loads if load.part == "kernel"]
+    if not plan.moves:
+        assert kernel_load.size == image.protected_size
+        assert image.is_relocatable or kernel_load.address == image.load_address
+        return
+    (move,) = plan.moves
+    assert not image.is_relocatable
+    assert (move.src, move.dst, move.len) == (
+        kernel_load.address,
+        image.load_address,
+        image.protected_size,
+    )
+    destination = Region("destination", move.dst, move.dst + move.len)
+    relocator = Region("relocator", move.relocator, move.relocator + relocator_size)
+    assert relocator.start >= move.src + move.len
+    assert relocator.end == kernel_load.region.end
+    kept = [relocator, plan.stack] + [
+        load.region for load in plan.loads if load.part in ("cmdline", "early", "initrd")
+    ]
+    assert not any(destination.overlaps(region) for region in kept)
+    assert ("early" in at(plan)) == (move.by == "early")
+
+
+def check_run(plan: Plan, image: Kernel) -> None:
+    """What the kernel unpacks itself over holds nothing that it still needs."""
+    kept = [plan.stack] + [load.region for load in plan.loads if load.part in ("cmdline", "initrd")]
+    assert not any(plan.runtime.overlaps(region) for region in kept)
+    assert plan.runtime.size >= image.get("init_size")
+    initrd = next((load for load in plan.loads if load.part == "initrd"), None)
+    if initrd:
+        assert initrd.address % layout.PAGE == 0
+        assert initrd.address >= MIB
+        assert initrd.region.end - 1 <= image.get("initrd_addr_max", 0x37FFFFFF)
