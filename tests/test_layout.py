@@ -214,7 +214,7 @@ def test_move_as_asked() -> None:
         ({"setup_sects": 127}, request(cmdline=""), None, "real-mode part has 65536.*only"),
         ({"loadflags": 0, "protected": 0x80001}, request(), None, "zImage.*524289.*524288"),
         ({"init_size": 0x10000000}, request(), 64 * MIB, r"init_size\).*ends above.*0x4000000"),
-        ({"protected": 70 * MIB}, request(), 64 * MIB, "no room for|ends above|overlap"),
+        ({"protected": 5 * MIB}, request(), 4 * MIB, "no room for|ends above|overlap"),
     ],
 )
 def test_what_does_not_fit(
