@@ -64,8 +64,9 @@ def fetch(package: str, member: str, cache: Path, *, progress: apt.Progress) -> 
         progress: called with one line before each step that may take long.
 
     Raises:
-        apt.Unavailable: there is no apt-get or dpkg-deb, or apt-get cannot download the package.
-        InputError: the package's name is malformed, or not one file of it matches `member`.
+        apt.Unavailable: there is no apt-get or dpkg-deb, apt-get cannot download the package, or
+            the package has no such file.
+        InputError: the package's name is malformed, or several of its files match `member`.
         BuildError: the cached file is not what was fetched, or the cache cannot be used.
     """
     if not _PACKAGE_NAME.fullmatch(package):
@@ -136,11 +137,15 @@ def _obtain(package: str, member: str, room: Path, progress: apt.Progress) -> tu
             found = _matching_files(deb, member)
             if found:
                 break
-    if len(found) != 1:
-        names = f"{len(found)} ({', '.join(sorted(found))})" if found else "none"
+    if not found:
+        raise apt.Unavailable(
+            f"{package}: has no file {member} in this release of the distribution "
+            "(a path has no leading slash)"
+        )
+    if len(found) > 1:
         raise InputError(
-            f"{package}: expected one file that matches {member}, found {names}; "
-            "give a file's path in the package, without a leading slash"
+            f"{package}: expected one file that matches {member}, found {len(found)}: "
+            f"{', '.join(sorted(found))}"
         )
     ((name, content),) = found.items()
     owner, version, architecture = (_field(deb, f) for f in ("Package", "Version", "Architecture"))
