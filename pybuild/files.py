@@ -42,6 +42,7 @@ def replace_directory(path: Path, marker: str) -> Iterator[Path]:
     Raises:
         InputError: `path` is there and is not ours.
     """
+    path = path.resolve()  # a link stays, and what it points to is replaced
     if path.exists() and not _is_ours(path, marker):
         raise InputError(
             f"{path}: is there already and is no bootsplice output (it has no {marker}); "

@@ -1,18 +1,27 @@
-"""Where things are: the source tree, what is built from it, and the cache of fetched kernels."""
+"""Where things are: the sources, what is built from them, and the cache of fetched kernels.
+
+In a checkout the assembler's sources are in asm/ beside this package and build/ is beside them. An
+installed bootsplice brings its sources along inside the package and builds them in the cache.
+"""
 
 import os
 from pathlib import Path
+from typing import Final
 
 import platformdirs
 
-ROOT = Path(__file__).resolve().parent.parent
-ASM = ROOT / "asm"
-KERNELS = ROOT / "kernels"
-BUILD = ROOT / "build"
-IMAGES = BUILD / "images"
+_PACKAGE: Final = Path(__file__).resolve().parent
+_IS_CHECKOUT: Final = (_PACKAGE.parent / "asm").is_dir()
 
 
 def cache_directory() -> Path:
     """Where fetched packages are kept: $BOOTSPLICE_CACHE, else the user's cache directory."""
     override = os.environ.get("BOOTSPLICE_CACHE")
     return Path(override) if override else Path(platformdirs.user_cache_dir("bootsplice"))
+
+
+ROOT: Final = _PACKAGE.parent if _IS_CHECKOUT else _PACKAGE  # has asm/
+ASM: Final = ROOT / "asm"
+BUILD: Final = ROOT / "build" if _IS_CHECKOUT else cache_directory() / "build"
+KERNELS: Final = ROOT / "kernels"
+IMAGES: Final = BUILD / "images"

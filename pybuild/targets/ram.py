@@ -48,7 +48,7 @@ class Ram:
             write_file(folder / _BOOT_DISK, [parts.boot_sector, empty])
             for load in plan.loads:
                 write_file(folder / f"{load.part}.bin", contents[load.part])
-            write_file(folder / f"{Path(plan.kernel).stem}.bzImage", [parts.image])
+            write_file(folder / f"{plan.kernel.removesuffix('.bin')}.bzImage", [parts.image])
             write_file(folder / ARGUMENTS, [_arguments(plan).encode()])
             write_file(folder / PLAN, [plan.to_json().encode()])
 
