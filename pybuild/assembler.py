@@ -5,6 +5,7 @@ Under `build/<arch>/` each source `name.asm` has `name.o`, `name.lst` (the listi
 `name.stamp` (digests of all that these were made from).
 """
 
+import os
 import re
 import shutil
 import subprocess
@@ -20,7 +21,7 @@ from pybuild.flat import FlatBinary
 
 _WARNINGS: Final = ("-Wall", "-Werror=label-orphan")
 _OUTPUTS: Final = (".o", ".lst", ".d", ".bin", ".rel.json")
-_INCLUDE: Final = re.compile(r"""^\s*%include\s+["'`]([^"'`]+)["'`]""", re.I | re.M)
+_INCLUDE: Final = re.compile(r"""^\s*%include\s+(?:["'`]([^"'`]+)["'`])?""", re.I | re.M)
 _FORMATS: Final = ("elf32", "elf64")
 # A change in how objects are read and linked makes the flat binaries anew, too.
 _LINKING: Final = tuple(
@@ -89,6 +90,8 @@ def build(tree: Tree) -> list[str]:
     """
     tree.build.mkdir(parents=True, exist_ok=True)
     with flock.held(tree.build / ".lock"):
+        for left_over in tree.build.glob(".asm.*"):  # by a build that was killed
+            shutil.rmtree(left_over, ignore_errors=True)
         version = _NasmVersion(tree.build / "nasm.json")
         return [s.name for s in tree.sources() if _assemble_if_stale(tree, s, version)]
 
@@ -114,12 +117,15 @@ class _NasmVersion:
 
     def __call__(self) -> str:
         if self._version is None:
+            known = fresh.read_stamp(self._memory) or {}
+            version = known.get("version")
+            if shutil.which("nasm") is None and isinstance(version, str):
+                return version  # what it has made is as good without it
             path = Path(nasm()).resolve()
             status = path.stat()
             key = {"path": str(path), "size": status.st_size, "mtime_ns": status.st_mtime_ns}
-            known = fresh.read_stamp(self._memory) or {}
-            if {name: known.get(name) for name in key} == key:
-                self._version = str(known["version"])
+            if isinstance(version, str) and {name: known.get(name) for name in key} == key:
+                self._version = version
             else:
                 run = subprocess.run([path, "-v"], capture_output=True, text=True, check=True)
                 self._version = run.stdout.strip()
@@ -131,9 +137,9 @@ def _format(arch: Path, source: Path) -> str:
     path = arch / "arch.toml"
     try:
         value = tomllib.loads(path.read_text()).get("format")
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise BuildError(f"{source}: its architecture has no {path}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BuildError(f"{path}: {error}") from error
     if value not in _FORMATS:
         raise BuildError(f"{path}: format is {value!r}, expected one of {', '.join(_FORMATS)}")
@@ -152,11 +158,17 @@ def _assemble_if_stale(tree: Tree, source: Source, version: _NasmVersion) -> boo
             if known == _key(tree, source, inputs, version()):
                 return False
     stem.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".asm.", dir=stem.parent) as scratch:
-        inputs = _assemble(tree, source, Path(scratch) / stem.name)
+    with tempfile.TemporaryDirectory(prefix=".asm.", dir=tree.build) as scratch:
+        includes = _includes(tree, source)
+        before = fresh.digests(includes, tree.root)
+        inputs = _assemble(tree, source, Path(scratch) / stem.name, includes)
+        stamp.unlink(missing_ok=True)  # from here on the outputs are of two makes
         for suffix, path in zip(_OUTPUTS, outputs, strict=True):
             (Path(scratch) / (stem.name + suffix)).replace(path)
-    fresh.write_stamp(stamp, _key(tree, source, inputs, version()))
+    key = _key(tree, source, inputs, version())
+    # What was edited while NASM ran is taken as it was before, and so assembled again next time.
+    key["inputs"] = {**fresh.digests(inputs, tree.root), **before}
+    fresh.write_stamp(stamp, key)
     return True
 
 
@@ -179,18 +191,21 @@ def _flags(source: Source) -> list[str]:
     return ["-f", source.format, *path, *_WARNINGS]
 
 
-def _assemble(tree: Tree, source: Source, stem: Path) -> list[Path]:
-    """Runs NASM and the linker; returns the source and what it includes."""
+def _assemble(tree: Tree, source: Source, stem: Path, includes: set[Path]) -> list[Path]:
+    """Runs NASM and the linker; returns the source and what its outputs depend on."""
     terms = contract.read(source.path)
     relative = str(source.path.relative_to(tree.root))
     command = [nasm(), *_flags(source), "-o", f"{stem}.o", "-l", f"{stem}.lst"]
     command += ["-MD", f"{stem}.d", "-MT", f"{source.name}.o", relative]
-    run = subprocess.run(command, cwd=tree.root, capture_output=True, text=True, check=False)
+    environment = {name: value for name, value in os.environ.items() if name != "NASMENV"}
+    run = subprocess.run(
+        command, cwd=tree.root, env=environment, capture_output=True, text=True, check=False
+    )
     if run.returncode or run.stderr.strip():
         verb = "refuses" if run.returncode else "warns about"
         raise BuildError(f"nasm {verb} {relative}:\n{run.stderr.strip()}")
-    inputs = {source.path, *_dependencies(tree, Path(f"{stem}.d")), *_includes(tree, source)}
-    _write_dependencies(tree, source, Path(f"{stem}.d"), inputs)
+    inputs = {*includes, *_dependencies(tree, Path(f"{stem}.d"))}
+    _write_dependencies(tree, source, Path(f"{stem}.d"), {p for p in inputs if p.is_file()})
     binary = linker.link(Path(f"{stem}.o"), source.name)
     terms.check(binary)
     binary.save(stem)
@@ -205,19 +220,30 @@ def _dependencies(tree: Tree, makefile: Path) -> list[Path]:
 
 
 def _includes(tree: Tree, source: Source) -> set[Path]:
-    """The files that a source includes, and those that they include.
+    """A source, the files that it includes, those that they include, and where NASM looked first.
 
+    A file that comes to be in such a place later is what NASM would include from then on.
     NASM 2.16's -MD leaves them out, and its -M cannot read a source that has `%if $ - start`.
     """
-    found: set[Path] = set()
+    found = {source.path}
     to_read = [source.path]
     while to_read:
-        for name in _INCLUDE.findall(to_read.pop().read_text()):
+        reading = to_read.pop()
+        text = reading.read_text(encoding="utf-8", errors="replace")
+        for match in _INCLUDE.finditer(text):
+            if match[1] is None:
+                line = text.count("\n", 0, match.end()) + 1
+                raise BuildError(
+                    f"{reading.relative_to(tree.root)}:{line}: %include of something else than "
+                    "a file's name in quotes: what this source depends on cannot be seen"
+                )
             for directory in (".", *_include_path(source)):
-                path = tree.root / directory / name
+                path = tree.root / directory / match[1]
                 if path.is_file() and path not in found:
-                    found.add(path)
                     to_read.append(path)
+                found.add(path)
+                if path.is_file():
+                    break
     return found
 
 

@@ -1,7 +1,8 @@
 """The contract in a source's header comment, in a form that programs can read.
 
-The header is the comment block that a source begins with. A line of it that carries a keyword
-has the keyword in column 2 and its operand from column 12 on; every other line is prose:
+The header is the comment block that a source begins with. In it stand, one after the other, the
+lines of the contract: a keyword in column 2, its operand from column 12 on. Around them is prose,
+which an empty comment line sets off:
 
     ; enter     MODE [ADDRESS]          who enters: real16, protected32 or long64
     ; in        REGISTER text           what a register holds on entry
@@ -13,7 +14,8 @@ has the keyword in column 2 and its operand from column 12 on; every other line 
     ; leaves    TARGET REGISTER=VALUE ...   where it goes next, an address or SEGMENT:OFFSET
     ; limit     BYTES                   how large the flat binary may get
 
-Expressions add, subtract and multiply numbers, symbols and the registers' values on entry.
+Expressions add, subtract and multiply numbers, symbols, the registers' values on entry and `$$`,
+the address of the binary itself. Prose may follow an expression behind two blanks.
 The build holds a source to `reads` and `limit`, the contract tests to all the rest.
 """
 
@@ -26,7 +28,7 @@ from pathlib import Path
 from typing import Final
 
 from pybuild.errors import BuildError
-from pybuild.flat import FlatBinary
+from pybuild.flat import BASE_SYMBOL, FlatBinary
 
 MODES: Final = ("real16", "protected32", "long64")
 UNITS: Final = ("address", "bytes", "value")
@@ -43,6 +45,7 @@ KEYWORDS: Final = (
 )
 _LINE: Final = re.compile(rf"^; (?=.{{10}}\S)({'|'.join(KEYWORDS)}) +(.*)$")
 _OPERAND_COLUMN: Final = 12
+_BASE_NAME: Final = "_base"  # what Python's parser reads in the place of $$
 
 _BINARY: Final[Mapping[type[ast.operator], Callable[[int, int], int]]] = {
     ast.Add: operator.add,
@@ -112,14 +115,15 @@ def evaluate(expression: str, names: Mapping[str, int]) -> int:
         ValueError: it is no such expression, or has a name that `names` lacks.
     """
     try:
-        return _value(ast.parse(expression.strip(), mode="eval").body, names)
+        tree = ast.parse(expression.strip().replace(BASE_SYMBOL, _BASE_NAME), mode="eval")
+        return _value(tree.body, {**names, _BASE_NAME: names.get(BASE_SYMBOL, 0)})
     except SyntaxError as error:
         raise ValueError(f"not an expression: {expression!r}") from error
 
 
 def _value(node: ast.expr, names: Mapping[str, int]) -> int:
     match node:
-        case ast.Constant(value=int(number)):
+        case ast.Constant(value=int(number)) if not isinstance(number, bool):
             return number
         case ast.Name(id=name) if name in names:
             return names[name]
@@ -143,18 +147,27 @@ def read(source: Path) -> Contract:
         BuildError: a keyword is missing or its operand cannot be read; the message names the line.
     """
     contract = Contract(source)
-    for number, line in enumerate(source.read_text().splitlines(), 1):
+    begun = ended = False
+    try:
+        text = source.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise BuildError(f"{source}: not UTF-8 text: {error}") from error
+    for number, line in enumerate(text.splitlines(), 1):
         if not line.startswith(";"):
             break
         match = _LINE.match(line)
-        if match is None or match.start(2) != _OPERAND_COLUMN:
+        is_contract = match is not None and match.start(2) == _OPERAND_COLUMN
+        ended = ended or (begun and line.strip() == ";")
+        begun = begun or is_contract
+        if is_contract == (begun and not ended):
+            if match and is_contract:
+                _take_line(contract, match, f"{source}:{number}")
             continue
-        try:
-            _take(contract, match.group(1), match.group(2))
-        except ValueError as error:
-            raise BuildError(
-                f"{source}:{number}: contract line `{match.group(1)}`: {error}"
-            ) from error
+        raise BuildError(
+            f"{source}:{number}: found {line!r}, expected "
+            + ("no contract line behind the contract's end" if ended else "a contract line")
+            + f"; a keyword ({', '.join(KEYWORDS)}) stands in column 2, its operand in column 12"
+        )
     for keyword in ("enter", "leaves", "limit"):
         if not getattr(contract, keyword):
             raise BuildError(
@@ -164,8 +177,17 @@ def read(source: Path) -> Contract:
     return contract
 
 
+def _take_line(contract: Contract, match: re.Match[str], where: str) -> None:
+    try:
+        _take(contract, match.group(1), match.group(2))
+    except ValueError as error:
+        raise BuildError(f"{where}: contract line `{match.group(1)}`: {error}") from error
+
+
 def _take(contract: Contract, keyword: str, operand: str) -> None:
     words = operand.split()
+    if keyword in ("enter", "leaves", "limit") and getattr(contract, keyword):
+        raise ValueError("stands there twice")
     match keyword:
         case "enter":
             contract.enter = _one_of(words[0], MODES)
@@ -176,9 +198,10 @@ def _take(contract: Contract, keyword: str, operand: str) -> None:
         case "reads":
             if len(words) < 3:
                 raise ValueError(f"expected SYMBOL UNIT LOW..HIGH, found {operand!r}")
-            low, high = _range(words[2])
-            unit = _one_of(words[1], UNITS)
-            contract.reads.append(Read(words[0], unit, int(low, 0), int(high, 0)))
+            low, high = (int(bound, 0) for bound in _range(words[2]))
+            if low > high or words[0] in (read.symbol for read in contract.reads):
+                raise ValueError(f"expected one line a symbol and LOW..HIGH, found {operand!r}")
+            contract.reads.append(Read(words[0], _one_of(words[1], UNITS), low, high))
         case "needs":
             contract.needs.append(_before_text(operand))
         case "writes":
@@ -192,6 +215,8 @@ def _take(contract: Contract, keyword: str, operand: str) -> None:
             contract.state.update(_assignment(word) for word in words[1:])
         case "limit":
             contract.limit = int(words[0], 0)
+            if contract.limit <= 0:
+                raise ValueError(f"found {words[0]}, expected a number of bytes above 0")
 
 
 def _before_text(operand: str) -> str:

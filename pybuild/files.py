@@ -59,7 +59,7 @@ def replace_directory(path: Path, marker: str) -> Iterator[Path]:
             path.rename(old)
         try:
             beside.rename(path)
-        except OSError:
+        except BaseException:  # an interrupt, too: or `finally` removes the old one
             if old.exists():
                 old.rename(path)
             raise

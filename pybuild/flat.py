@@ -8,6 +8,7 @@ assembler, no object file.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -130,26 +131,44 @@ def load(name: str, stem: Path) -> FlatBinary:
     try:
         code = binary_path(stem).read_bytes()
         table = json.loads(table_path(stem).read_text())
-        relocations = tuple(
-            Relocation(r["offset"], r["type"], r["symbol"], r["addend"])
-            for r in table["relocations"]
-        )
-        symbols = dict(table["symbols"])
+        relocations, symbols = _parse(table, len(code))
     except OSError as error:
         raise BuildError(f"{error.filename}: {error.strerror}; run `invoke build`") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, RecursionError) as error:
         raise BuildError(
-            f"{table_path(stem)}: not a relocation table ({error!r}); run `invoke build`"
+            f"{table_path(stem)}: not a relocation table: {error}; run `invoke build`"
         ) from error
-    for r in relocations:
-        if r.type not in BY_NAME:
-            raise BuildError(f"{table_path(stem)}: unknown relocation type '{r.type}'")
-        if not 0 <= r.offset <= len(code) - r.kind.size:
-            raise BuildError(
-                f"{table_path(stem)}: {r.type} at offset {r.offset:#x} is outside the "
-                f"{len(code)} bytes of {binary_path(stem).name}"
-            )
     return FlatBinary(name, code, relocations, symbols)
+
+
+def _parse(table: object, size: int) -> tuple[tuple[Relocation, ...], dict[str, int]]:
+    match table:
+        case {"relocations": list(entries), "symbols": dict(symbols)}:
+            relocations = tuple(_relocation(entry, size) for entry in entries)
+        case _:
+            raise ValueError("expected a list `relocations` and an object `symbols`")
+    for first, second in pairwise(sorted(relocations, key=lambda r: r.offset)):
+        if second.offset < first.offset + first.kind.size:
+            raise ValueError(f"two relocations overlap at offset {second.offset:#x}")
+    for name, offset in symbols.items():
+        if type(offset) is not int or not 0 <= offset <= size:
+            raise ValueError(f"symbol '{name}' at {offset!r} is outside the {size} bytes of code")
+    return relocations, symbols
+
+
+def _relocation(entry: object, size: int) -> Relocation:
+    match entry:
+        case {"offset": int(at), "type": str(kind), "symbol": str(symbol), "addend": int(addend)}:
+            r = Relocation(at, kind, symbol, addend)
+        case _:
+            raise ValueError(f"not a relocation: {entry!r}")
+    if bool in (type(r.offset), type(r.addend)) or not r.symbol:
+        raise ValueError(f"not a relocation: {entry!r}")
+    if r.type not in BY_NAME:
+        raise ValueError(f"unknown relocation type '{r.type}'")
+    if not 0 <= r.offset <= size - r.kind.size:
+        raise ValueError(f"{r.type} at offset {r.offset:#x} is outside the {size} bytes of code")
+    return r
 
 
 def binary_path(stem: Path) -> Path:

@@ -9,11 +9,11 @@ from pybuild.files import write_file
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal; "missing" if it isn't there."""
+    """SHA-256 of a file, in hexadecimal; "missing" if no file is there."""
     try:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         return "missing"
 
 

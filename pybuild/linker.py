@@ -62,6 +62,7 @@ def _link(elf: ELFFile, path: Path, name: str) -> FlatBinary:
             f"for one of {', '.join(MACHINES)}"
         )
     placed = _place_sections(elf)
+    names = {index: section.name for index, section in enumerate(elf.iter_sections())}
     code = bytearray(max((s.offset + len(s.data) for s in placed.values()), default=0))
     for section in placed.values():
         code[section.offset : section.offset + len(section.data)] = section.data
@@ -76,9 +77,11 @@ def _link(elf: ELFFile, path: Path, name: str) -> FlatBinary:
         if isinstance(table, RelocationSection) and table["sh_info"] in placed:
             target = placed[table["sh_info"]]
             for entry in table.iter_relocations():
-                _Fixup(path, machine, code, placed, target, symbols, entry).apply(open_relocations)
+                fixup = _Fixup(path, machine, code, placed, names, target, symbols, entry)
+                fixup.apply(open_relocations)
     open_relocations.sort(key=lambda r: r.offset)
-    return FlatBinary(name, bytes(code), tuple(open_relocations), _exports(path, symbols, placed))
+    exports = _exports(path, symbols, placed, names)
+    return FlatBinary(name, bytes(code), tuple(open_relocations), exports)
 
 
 def _place_sections(elf: ELFFile) -> dict[int, _Placed]:
@@ -108,7 +111,9 @@ def _group(section: Section, flags: int) -> str:
     return "data" if flags & SH_FLAGS.SHF_WRITE else "read-only data"
 
 
-def _exports(path: Path, symbols: list[Symbol], placed: dict[int, _Placed]) -> dict[str, int]:
+def _exports(
+    path: Path, symbols: list[Symbol], placed: dict[int, _Placed], names: dict[int, str]
+) -> dict[str, int]:
     exports: dict[str, int] = {}
     for symbol in symbols:
         section = symbol["st_shndx"]
@@ -117,7 +122,7 @@ def _exports(path: Path, symbols: list[Symbol], placed: dict[int, _Placed]) -> d
         if section not in placed:
             raise BuildError(
                 f"{path}: symbol '{symbol.name}' (value {symbol['st_value']:#x}) is exported from "
-                f"{section}; a flat binary exports only labels in its sections "
+                f"{names.get(section, section)}; a flat binary exports only labels in its sections "
                 "(put a constant into an include file instead)"
             )
         exports[symbol.name] = placed[section].offset + symbol["st_value"]
@@ -132,13 +137,14 @@ class _Fixup:
     machine: str
     code: bytearray
     placed: dict[int, _Placed]
+    names: dict[int, str]
     section: _Placed
     symbols: list[Symbol]
     entry: ElfRelocation
 
     def apply(self, still_open: list[Relocation]) -> None:
         """Resolves the entry in `code`, or adds it to the relocations that stay open."""
-        kind, symbol = self._kind(), self.symbols[self.entry["r_info_sym"]]
+        kind, symbol = self._kind(), self._symbol()
         place = self.section.offset + self.entry["r_offset"]
         field = slice(place, place + kind.size)
         if self.entry["r_offset"] + kind.size > len(self.section.data):
@@ -149,12 +155,18 @@ class _Fixup:
             else int.from_bytes(self.code[field], "little", signed=True)
         )
         self.code[field] = bytes(kind.size)
+        if self.entry["r_info_sym"] == 0:
+            raise BuildError(
+                f"{self._at()}: {kind.name} against an absolute address, which a flat binary "
+                "cannot have; give it a name by `extern` and its value when binding"
+            )
         if symbol["st_shndx"] == "SHN_UNDEF":
             still_open.append(Relocation(place, kind.name, symbol.name, addend))
             return
         if symbol["st_shndx"] not in self.placed:
             raise BuildError(
-                f"{self._where(symbol)}: {kind.name} against {symbol['st_shndx']}, "
+                f"{self._where(symbol)}: {kind.name} against "
+                f"{self.names.get(symbol['st_shndx'], symbol['st_shndx'])}, "
                 "expected an undefined symbol or a label in a section with contents"
             )
         offset = self.placed[symbol["st_shndx"]].offset + symbol["st_value"] + addend
@@ -169,12 +181,20 @@ class _Fixup:
         if kind is None:
             known = ", ".join(k.name for k in MACHINES[self.machine].values())
             raise BuildError(
-                f"{self._where(self.symbols[self.entry['r_info_sym']])}: unknown relocation type "
+                f"{self._where(self._symbol())}: unknown relocation type "
                 f"{number} of {self.machine}, expected one of {known}"
             )
         return kind
 
     def _where(self, symbol: Symbol) -> str:
-        section = self.placed.get(symbol["st_shndx"])
-        name = symbol.name or (section.name if section else "?")
-        return f"{self.path}: {self.section.name}+{self.entry['r_offset']:#x}: symbol '{name}'"
+        name = symbol.name or self.names.get(symbol["st_shndx"], "?")
+        return f"{self._at()}: symbol '{name}'"
+
+    def _at(self) -> str:
+        return f"{self.path}: {self.section.name}+{self.entry['r_offset']:#x}"
+
+    def _symbol(self) -> Symbol:
+        index: int = self.entry["r_info_sym"]
+        if index >= len(self.symbols):
+            raise BuildError(f"{self._at()}: symbol {index} of {len(self.symbols)}")
+        return self.symbols[index]

@@ -17,7 +17,7 @@ class Range(Enum):
     SIGNED = "signed"  # -2^(n-1) .. 2^(n-1)-1
     UNSIGNED = "unsigned"  # 0 .. 2^n-1
     BITFIELD = "bitfield"  # either reading: -2^(n-1) .. 2^n-1
-    MODULAR = "modular"  # as wide as the machine's addresses: wraps as the processor does
+    MODULAR = "modular"  # -2^n .. 2^n-1, of any two addresses: wraps as the processor does
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,10 @@ class RelocationType:
     range: Range
 
     def bounds(self) -> tuple[int, int]:
-        """The smallest and largest value that fit; the machine's width for MODULAR."""
+        """The smallest and largest value that fit."""
         bits = 8 * self.size
+        if self.range is Range.MODULAR:
+            return -(1 << bits), (1 << bits) - 1
         low = 0 if self.range is Range.UNSIGNED else -(1 << (bits - 1))
         high = (1 << (bits - 1)) - 1 if self.range is Range.SIGNED else (1 << bits) - 1
         return low, high
@@ -54,7 +56,7 @@ class RelocationType:
             BuildError: the value is out of range.
         """
         low, high = self.bounds()
-        if self.range is not Range.MODULAR and not low <= value <= high:
+        if not low <= value <= high:
             raise BuildError(
                 f"{where}: {self.name} value {_hex(value)} does not fit, "
                 f"expected {_hex(low)}..{_hex(high)}"

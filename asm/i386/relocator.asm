@@ -11,6 +11,8 @@
 ; reads     dst  address 0..0xffffffff  where it must run
 ; reads     len  bytes   0..0xffffffff  its size
 ; reads     code32_start address 0..0xffffffff  what the field held before the hook; the entry
+; needs     src+len <= 0x100000000 and dst+len <= 0x100000000
+; needs     dst+len <= $$ or dst >= $$+128      it must not lie in its own way
 ; writes    dst..dst+len            the kernel
 ; writes    esi+0x214..esi+0x218    boot_params.code32_start
 ; preserves esp ebp esi edi
@@ -19,7 +21,6 @@
 ; limit     128
 ;
 ; It never touches the stack: %esp is the kernel's, and a hook cannot know whether it is usable.
-; It must not lie in dst..dst+len itself; the planner sees to that.
 
 %include "bootproto.inc"
 

@@ -13,6 +13,8 @@
 ; reads     dst  address 0..0xffffffff  where it must run
 ; reads     len  bytes   1..0xffffffff  its size; 0 would copy 4 GiB
 ; needs     dst <= src or dst >= src+len    it copies upwards
+; needs     src+len <= 0x100000000 and dst+len <= 0x100000000
+; needs     dst+len <= $$ or dst >= $$+52       it must not lie in its own way
 ; writes    dst..dst+len            the kernel
 ; preserves esp ebp esi edi
 ; clobbers  eax ecx edx ebx

@@ -12,6 +12,7 @@
 ; in        esp                     ss:sp is the stack of the setup code; 128 bytes below are used
 ; reads     relocator address 0..0xffffffff  relocator.asm, bound to return to `moved`
 ; reads     setup_cs value 0..0xffff  the setup code's segment; it is entered at offset 0
+; needs     esp >= 128 and esp <= 0xffff
 ; writes    ss*16+esp-128..ss*16+esp
 ; writes    0x500..0x501            the A20 test; put back
 ; writes    $$..$$+512              its own descriptors, and the dword that the relocator writes
