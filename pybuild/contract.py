@@ -116,7 +116,8 @@ def evaluate(expression: str, names: Mapping[str, int]) -> int:
     """
     try:
         tree = ast.parse(expression.strip().replace(BASE_SYMBOL, _BASE_NAME), mode="eval")
-        return _value(tree.body, {**names, _BASE_NAME: names.get(BASE_SYMBOL, 0)})
+        base = {_BASE_NAME: names[BASE_SYMBOL]} if BASE_SYMBOL in names else {}
+        return _value(tree.body, {**names, **base})
     except SyntaxError as error:
         raise ValueError(f"not an expression: {expression!r}") from error
 
@@ -128,7 +129,7 @@ def _value(node: ast.expr, names: Mapping[str, int]) -> int:
         case ast.Name(id=name) if name in names:
             return names[name]
         case ast.Name(id=name):
-            raise ValueError(f"unknown name {name!r}")
+            raise ValueError(f"unknown name {name.replace(_BASE_NAME, BASE_SYMBOL)!r}")
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
             return _BINARY[type(op)](_value(left, names), _value(right, names))
         case ast.Compare(left=left, ops=[op], comparators=[right]) if type(op) in _COMPARE:

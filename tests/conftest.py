@@ -6,8 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from pybuild import images, paths
+from pybuild import assembler, images, paths
+from pybuild.assembler import Tree
 from pybuild.material import Workshop
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _flat_binaries() -> None:
+    """The project's own flat binaries are up to date."""
+    assembler.build(Tree(paths.ROOT, paths.BUILD))
 
 
 @pytest.fixture(scope="session")

@@ -108,8 +108,7 @@ class Placed:
 
     def evaluate(self, expression: str, registers: Mapping[str, int]) -> int:
         """The value of an expression in the contract; `registers` as on entry."""
-        names = {**registers, **self.symbols, "BASE": self.base}
-        return contract.evaluate(expression.replace(BASE_SYMBOL, "BASE"), names)
+        return contract.evaluate(expression, {**registers, **self.symbols, BASE_SYMBOL: self.base})
 
     def writes(self, registers: Mapping[str, int]) -> list[tuple[int, int]]:
         """The ranges that may change, end exclusive."""

@@ -231,3 +231,40 @@ def test_check_refuses(tmp_path: Path, checked: FlatBinary, problem: str) -> Non
     with pytest.raises(BuildError) as caught:
         terms.check(checked)
     assert str(caught.value).startswith(f"{tmp_path}/some.asm: {problem}")
+
+
+def test_the_binarys_own_address() -> None:
+    assert evaluate("$$+4 <= dst", {"$$": 0x1000, "dst": 0x1004})
+    with pytest.raises(ValueError, match=r"unknown name '\$\$'"):
+        evaluate("$$", {})
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("; perserves esp", "found '; perserves esp', expected a contract line"),
+        ("; preserves  esp", "expected a contract line"),
+        ("; enter     real16", "`enter`: stands there twice"),
+        ("; limit     5", "`limit`: stands there twice"),
+        ("; reads     src address 0..1", "expected one line a symbol"),
+        ("; reads     low value 2..1", "LOW..HIGH, found 'low value 2..1'"),
+        (";\n; preserves edi", "expected no contract line behind the contract's end"),
+    ],
+)
+def test_a_mistyped_line_is_not_taken_for_prose(tmp_path: Path, line: str, problem: str) -> None:
+    source = tmp_path / "x.asm"
+    source.write_text(
+        "; x.asm - prose\n;\n; enter     real16\n; reads     src value 0..1\n; limit     4\n"
+        f"; leaves    src\n{line}\n"
+    )
+    with pytest.raises(BuildError, match=r"x\.asm:\d+: ") as error:
+        contract.read(source)
+    assert problem in str(error.value)
+
+
+@pytest.mark.parametrize("limit", ["0", "-5"])
+def test_a_limit_is_above_zero(tmp_path: Path, limit: str) -> None:
+    source = tmp_path / "x.asm"
+    source.write_text(f"; limit     {limit}\n")
+    with pytest.raises(BuildError, match=r"x\.asm:1: .*above 0"):
+        contract.read(source)

@@ -1,0 +1,320 @@
+import os
+import random
+import re
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from fakekernel import image, probe
+
+from pybuild import paths
+from pybuild.bootproto import OLD_PROTOCOL
+from pybuild.cli import cli
+
+KEPT = {"left": b"by somebody", "sub": None}  # what a folder that isn't ours has in it
+FAR = 3 << 30  # bytes: more than the machine has
+
+
+def run(
+    folder: Path, *arguments: str | Path, path: str | None = None, file_limit: int | None = None
+) -> subprocess.CompletedProcess[str]:
+    """The command in a folder; nothing of it may be a traceback or left in the folder's way."""
+
+    def limit() -> None:
+        if file_limit is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
+
+    environment = os.environ if path is None else {**os.environ, "PATH": path}
+    done = subprocess.run(
+        [sys.executable, "-m", "pybuild.cli", *map(str, arguments)],
+        cwd=folder,
+        env=environment,
+        preexec_fn=limit,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
+    return done
+
+
+def refusal(folder: Path, *arguments: str | Path, status: int = 2, path: str | None = None) -> str:
+    """The one line on standard error that a run fails with."""
+    done = run(folder, *arguments, path=path)
+    assert (done.returncode, done.stdout) == (status, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("bootsplice: ")
+    return line.removeprefix("bootsplice: ")
+
+
+def contents(folder: Path) -> dict[str, bytes | None]:
+    """Everything below a folder, with the bytes of its files, but for the one that is huge."""
+    return {
+        str(path.relative_to(folder)): (
+            path.read_bytes() if path.is_file() and path.stat().st_size < FAR else None
+        )
+        for path in folder.rglob("*")
+    }
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Path:
+    """A folder with what is wrong with a kernel or an initrd, and a kernel and an initrd."""
+    (tmp_path / "good").write_bytes(image(text="good 1.0"))
+    (tmp_path / "old").write_bytes(image(OLD_PROTOCOL))
+    (tmp_path / "cut").write_bytes(image(protected=0x4000)[:-0x1000])
+    (tmp_path / "random").write_bytes(random.Random(1).randbytes(300_000))
+    (tmp_path / "initrd").write_bytes(b"initrd")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "loop").symlink_to("loop")
+    with (tmp_path / "huge").open("wb") as stream:
+        stream.truncate(FAR)  # sparse
+    (tmp_path / "broken.toml").write_text("ram = \n")
+    (tmp_path / "odd.toml").write_text("ram = 'much'\n")
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def reporter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A kernel that boots and reports."""
+    return probe("2.10", tmp_path_factory.mktemp("reporter"))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "why"),
+    [
+        ("none", "none: cannot be read: No such file or directory"),
+        ("folder", "folder: is a directory, not a kernel; give the bzImage inside"),
+        ("fifo", "fifo: is no regular file; .*"),
+        ("initrd", "initrd: no Linux/x86 kernel: a text file, 6 bytes, too short .*"),
+        ("random", "random: no Linux/x86 kernel: boot_flag at 0x1fe is 0x.*, expected 0xaa55; .*"),
+        ("cut", "cut: cut off: .* 12288 bytes, expected 16384 by syssize; get the file again"),
+        ("x" * 300, "x+: cannot be read: File name too long"),
+    ],
+)
+@pytest.mark.parametrize("command", [("inspect",), ("inspect", "--json"), ("build", "-o", "out")])
+def test_what_is_no_kernel(room: Path, command: tuple[str, ...], kernel: str, why: str) -> None:
+    assert re.fullmatch(why, refusal(room, *command, kernel))
+    assert not (room / "out").exists()
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        ("--machine vax", "machine 'vax': no such profile or file; profiles are pc, xen-hvm"),
+        ("--machine folder", "machine 'folder': no such profile or file; .*"),
+        ("--machine broken.toml", "broken.toml: not a machine profile: .*line 1.*"),
+        ("--machine odd.toml", "odd.toml: ram is 'much', expected bytes, .*"),
+        ("--machine fifo", "fifo: not a machine profile: .*"),
+        ("--target tape", "target 'tape': unknown, expected one of .*ram.*"),
+        (f"--cmdline {'x' * 256}", "command line: 256 characters, but good .* at most 255 .*"),
+        ("--cmdline a\nb", r"command line: has '\\n' in it; a kernel reads only one line"),
+        ("--cmdline a\rb", r"command line: has '\\r' in it; .*"),
+        ("--cmdline vga=lots", "command line: vga=lots, expected normal, ext, ask or a number .*"),
+        ("--initrd none", "none: cannot be read as an initrd: No such file or directory"),
+        ("--initrd folder", "folder: cannot be read as an initrd: .*"),
+        ("--initrd initrd --initrd none", "none: cannot be read as an initrd: .*"),
+        ("--initrd fifo", "fifo: cannot be read as an initrd: .*"),
+        ("--initrd /dev/zero", "/dev/zero: cannot be read as an initrd: .*"),
+        ("--initrd huge", f"initrd: {FAR} bytes, but no free range .*; give a --machine .*"),
+        ("--initrd initrd --cmdline mem=2M --initrd huge", "initrd: .* 0x100000 and 0x200000 .*"),
+        ("-o folder/../good", ".*good: is there already and is no bootsplice output .*"),
+        ("-o initrd/out", ".*initrd/out: cannot be written: .*"),
+        ("-o loop", ".*loop: .*"),
+        ("--move sideways", ".*--move.*sideways.*"),
+        ("--nonsense", ".*--nonsense.*"),
+    ],
+)
+def test_what_cannot_be_built(room: Path, arguments: str, why: str) -> None:
+    before = contents(room)
+    words = arguments.split(" ")
+    out = [] if "-o" in words else ["-o", "out"]
+    assert re.fullmatch(why, refusal(room, "build", "good", *words, *out))
+    assert contents(room) == before
+
+
+def test_old_kernels_take_no_initrd(room: Path) -> None:
+    why = refusal(room, "build", "old", "--initrd", "initrd", "-o", "out")
+    assert why == "old: protocol old is too old to load a ram disk"
+
+
+def test_a_hook_cannot_move_a_zimage(room: Path) -> None:
+    (room / "zimage").write_bytes(image(0x203, loadflags=0))
+    why = refusal(room, "build", "zimage", "--move", "hook", "-o", "out")
+    assert why.startswith("zimage: cannot be moved by a hook: ")
+
+
+def test_what_is_not_ours_is_not_lost(room: Path) -> None:
+    out = room / "theirs"
+    (out / "sub").mkdir(parents=True)
+    (out / "left").write_bytes(b"by somebody")
+    why = refusal(room, "build", "good", "-o", out)
+    assert why.startswith(f"{out}: is there already and is no bootsplice output (it has no ")
+    assert contents(out) == KEPT
+    (room / "to-theirs").symlink_to("theirs")
+    assert "theirs: is there already" in refusal(room, "build", "good", "-o", "to-theirs")
+    assert (room / "to-theirs").is_symlink()
+    assert contents(out) == KEPT
+
+
+def test_what_is_ours_is_replaced_whole(room: Path) -> None:
+    for kernel, line in (("good", "first"), ("good", "second"), ("old", "third")):
+        assert run(room, "build", kernel, "-o", "out", "--cmdline", line).returncode == 0
+        assert (room / "out/cmdline.bin").read_bytes() == line.encode() + b"\0"
+    assert not (room / "out/good.bzImage").exists()
+    assert {"old.bzImage", "boot.img", "plan.json", "qemu.args"} <= contents(room / "out").keys()
+    (room / "empty").mkdir()
+    assert run(room, "build", "good", "-o", "empty").returncode == 0
+
+
+def test_a_link_stays_and_leaves_no_litter(room: Path) -> None:
+    (room / "link").symlink_to("out")
+    for cmdline in ("first", "second"):
+        options = ("--cmdline", cmdline, "-o", "link")
+        assert run(room, "build", "good", *options).returncode == 0  # run() looks for litter
+        assert (room / "link").is_symlink()
+        assert (room / "out/cmdline.bin").read_bytes() == cmdline.encode() + b"\0"
+
+
+def test_a_build_that_fails_leaves_the_older_image(room: Path) -> None:
+    assert run(room, "build", "good", "-o", "out").returncode == 0
+    before = contents(room)
+    refusal(room, "build", "good", "--initrd", "huge", "-o", "out")
+    assert contents(room) == before
+    # The disk is full: no file may grow beyond some size.
+    full = run(room, "build", "good", "--initrd", "random", "-o", "out", file_limit=100_000)
+    assert full.returncode == 1
+    assert re.fullmatch(r"bootsplice: .*out.*: File too large\n", full.stderr)
+    assert contents(room) == before
+
+
+def test_where_nothing_can_be_written(room: Path) -> None:
+    for out in ("/proc/out", "/dev/null/out"):
+        why = refusal(room, "build", "good", "-o", out)
+        assert why.startswith(f"{out}: cannot be written: ")
+
+
+def test_same_input_same_bytes(room: Path) -> None:
+    other = room / "elsewhere"
+    other.mkdir()
+    shutil.copy(room / "good", other / "good")
+    options = ("--initrd", room / "initrd", "--machine", "xen-hvm", "--cmdline", "quiet")
+    assert run(room, "build", "good", *options, "-o", "one").returncode == 0
+    assert run(room, "build", room / "good", *options, "-o", room / "two").returncode == 0
+    assert run(other, "build", other / "good", *options, "-o", "../three").returncode == 0
+    one = contents(room / "one")
+    assert len(one) >= 7
+    assert contents(room / "two") == one
+    assert contents(room / "three") == one
+    modes = {path.stat().st_mode & 0o777 for path in (room / "one").iterdir()}
+    umask = os.umask(0)
+    os.umask(umask)
+    assert modes == {0o666 & ~umask}
+    assert (room / "one").stat().st_mode & 0o777 == 0o777 & ~umask
+
+
+def test_notes_go_to_standard_error(room: Path) -> None:
+    done = run(room, "build", "good", "--machine", "xen-hvm", "-o", "out")
+    assert done.stdout == ""
+    assert all(line.startswith("bootsplice: ") for line in done.stderr.splitlines())
+    assert "NOT relocatable" in done.stderr
+    assert "from 0x200000 to 0x100000" in done.stderr
+
+
+@pytest.mark.parametrize("missing", ["out", "good", "folder", "fifo", "x" * 300])
+def test_what_is_no_image_to_boot(room: Path, missing: str) -> None:
+    assert "no image that `build --target ram` wrote" in refusal(room, "boot", missing)
+
+
+@pytest.mark.parametrize("arguments", [("--expect", "("), ("--timeout", "0"), ("--timeout", "x")])
+def test_what_cannot_be_expected(room: Path, arguments: tuple[str, ...]) -> None:
+    assert arguments[0] in refusal(room, "boot", "folder", *arguments)
+
+
+def test_an_image_that_is_damaged(room: Path) -> None:
+    (room / "folder/qemu.args").write_bytes(b"\xff\xfe")
+    assert "qemu.args" in refusal(room, "boot", "folder", "--timeout", "1")
+
+
+def test_nasm_is_named_when_it_is_missing_and_needed(room: Path) -> None:
+    tree = room / "tree"  # a checkout of its own, where nothing is assembled yet
+    for name in ("asm", "pybuild"):
+        shutil.copytree(paths.ROOT / name, tree / name)
+    order = ("build", room / "good", "-o", "out")
+    nothing = str(room / "folder")
+    why = refusal(tree, *order, status=1, path=nothing)
+    assert why.startswith("nasm is not installed; ")
+    assert "apt-get install nasm" in why
+    assert not (tree / "out").exists()
+    assert run(tree, *order).returncode == 0
+    assert run(tree, *order, path=nothing).returncode == 0  # all is assembled
+
+
+def test_qemu_is_named_when_it_is_missing(room: Path) -> None:
+    assert run(room, "build", "good", "-o", "out").returncode == 0
+    why = refusal(room, "boot", "out", "--timeout", "5", status=1, path=str(room / "folder"))
+    assert why.startswith("qemu-system-x86_64 is not installed; ")
+    assert "apt-get install qemu-system-x86" in why
+
+
+def boot_in_vain(folder: Path, how: str, *qemu: str) -> tuple[str, str]:
+    """Boots `out` up to what never comes; the serial log and the screen that the failure shows."""
+    before = contents(folder / "out")
+    options = ("--expect", "^nonsense$", "--timeout", "3", "--", "-nic", "none", *qemu)
+    done = run(folder, "boot", "out", *options)
+    assert done.returncode == 1
+    line, log = done.stderr.split("\n--- serial port\n")
+    assert re.fullmatch(rf"bootsplice: out: '\^nonsense\$' was not seen {how} after [\d.]+ s", line)
+    serial, screen = log.removesuffix("\n---\n").split("\n--- screen\n")
+    assert serial.splitlines()[-1] in done.stdout  # as it came
+    assert contents(folder / "out") == before
+    return serial, screen
+
+
+@pytest.mark.boot
+def test_a_guest_that_ends_before_the_text_comes(room: Path, reporter: Path) -> None:
+    assert run(room, "build", reporter, "--cmdline", "probe=1", "-o", "out").returncode == 0
+    serial, _ = boot_in_vain(room, "before the guest ended with QEMU's exit status 33")
+    assert serial.splitlines()[-1] == "end=ok"
+
+
+@pytest.mark.boot
+def test_a_guest_that_hangs(room: Path) -> None:
+    (room / "hangs").write_bytes(image(end=0x300))  # its header's jump leads to itself
+    assert run(room, "build", "hangs", "-o", "out").returncode == 0
+    serial, screen = boot_in_vain(room, "within 3 s", "-machine", "graphics=off")
+    assert "SeaBIOS" in serial
+    assert "Booting from Hard Disk..." in screen
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--version"], r"bootsplice, version \d+\.\d+\.\d+"),
+        (["-h"], r"(?s).*\bboot\b.*\bbuild\b.*\binspect\b.*"),
+        (["build", "--help"], r"(?s).*--initrd.*--cmdline.*--machine.*--move.*--target.*"),
+        (["boot", "-h"], r"(?s).*--expect.*--timeout.*--screenshot.*"),
+    ],
+)
+def test_help(arguments: list[str], expected: str) -> None:
+    result = CliRunner().invoke(cli, arguments, prog_name="bootsplice")
+    assert result.exit_code == 0
+    assert re.match(expected, result.output)
+
+
+def test_the_installed_command(room: Path) -> None:
+    command = [str(Path(sys.executable).parent / "bootsplice"), "inspect", str(room)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert (
+        done.stderr
+        == f"bootsplice: {room}: is a directory, not a kernel; give the bzImage inside\n"
+    )
