@@ -39,9 +39,10 @@ def boot(
     """
     try:
         arguments = (image / ARGUMENTS).read_text().split()
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "is no text"
         raise InputError(
-            f"{image}: no image that `build --target ram` wrote: {ARGUMENTS}: {error.strerror}"
+            f"{image}: no image that `build --target ram` wrote: {ARGUMENTS}: {why}"
         ) from error
     result = qemu.boot(
         [*arguments, *extra],

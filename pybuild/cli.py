@@ -4,7 +4,9 @@ Exit status 0 for success, 1 for a failed build or boot, 2 for wrong input; a fa
 on standard error. Imports that are slow (asyncio, for QEMU's monitor) happen where they are needed.
 """
 
+import io
 import json
+import math
 import re
 import signal
 import sys
@@ -94,6 +96,8 @@ def boot(
         pattern = re.compile(expect, re.MULTILINE) if expect is not None else None
     except re.error as error:
         raise InputError(f"--expect {expect!r}: not a regular expression: {error}") from error
+    if timeout is not None and not math.isfinite(timeout):
+        raise InputError(f"--timeout {timeout}: expected a number of seconds")
     booting.boot(
         image,
         expect=pattern,
@@ -106,8 +110,18 @@ def boot(
 def main() -> None:
     """The entry point: turns what was foreseen into one line and an exit status."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that no guest is left behind
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may be no text
+        sys.stdout.reconfigure(errors="surrogateescape")
     try:
-        cli(prog_name="bootsplice")
+        sys.exit(cli(prog_name="bootsplice", standalone_mode=False))
+    except click.UsageError as error:
+        if len(sys.argv) == 1:  # `bootsplice` alone: the help
+            error.show()
+            sys.exit(error.exit_code)
+        command = error.ctx.command_path if error.ctx else "bootsplice"
+        _fail(f"{error.format_message()} (see {command} --help)", InputError.exit_status)
+    except click.Abort:
+        _fail("interrupted", BuildError.exit_status)
     except BootspliceError as error:
         _fail(str(error), error.exit_status)
     except OSError as error:

@@ -50,7 +50,7 @@ def memory_limit(text: str) -> int | None:
         return None
     shift = _SUFFIXES.get(value[-1].upper(), 0)
     number = _number(value[:-1] if shift else value)
-    return None if number is None else number << shift
+    return number << shift if number is not None and number > 0 else None
 
 
 def _last_option(text: str, prefix: str) -> str | None:

@@ -4,12 +4,14 @@ Everything is written beside its final place, flushed to the disk, and renamed o
 """
 
 import contextlib
+import fnmatch
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from pybuild import flock
 from pybuild.errors import InputError
 
 
@@ -26,50 +28,73 @@ def write_file(path: Path, chunks: Iterable[bytes]) -> None:
             os.fsync(stream.fileno())
         beside.chmod(0o666 & ~_umask())
         beside.replace(path)
+    except OSError as error:
+        if error.filename is None:  # a write that fails doesn't say where
+            error.filename = str(path)
+        raise
     finally:
         beside.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def replace_directory(path: Path, marker: str) -> Iterator[Path]:
+def replace_directory(path: Path, own: Sequence[str]) -> Iterator[Path]:
     """Yields an empty directory beside `path`, and puts it in that place when the block ends well.
 
     Args:
-        path: the directory to make. If it exists it is replaced as a whole, but only if it is
-            empty or holds a file named `marker`, so that nothing but our own output is lost.
-        marker: the name of a file that every such directory has.
+        path: the directory to make. If it exists it is replaced as a whole, but only if it holds
+            nothing but our own output, so that nothing else is lost.
+        own: the names of that output, as globs.
 
     Raises:
-        InputError: `path` is there and is not ours.
+        InputError: `path` is there and is not ours, or nothing can be made there.
     """
-    path = path.resolve()  # a link stays, and what it points to is replaced
-    if path.exists() and not _is_ours(path, marker):
-        raise InputError(
-            f"{path}: is there already and is no bootsplice output (it has no {marker}); "
-            "give another -o or remove it"
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        path = path.resolve()  # a link stays, and what it points to is replaced
+    except (OSError, RuntimeError) as error:  # RuntimeError: before Python 3.13, links in a ring
+        raise InputError(f"{path}: cannot be written: a link to itself") from error
+    if path == Path.cwd():
+        raise InputError(f"{path}: is the current directory; give -o a folder to make in it")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with flock.held_directory(path.parent):
+            _refuse_what_is_not_ours(path, own)
+        beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror}; give another -o") from error
     beside.chmod(0o777 & ~_umask())
     old = Path(f"{beside}.old")
     try:
         yield beside
         _sync(beside)
-        if path.exists():
-            path.rename(old)
-        try:
-            beside.rename(path)
-        except BaseException:  # an interrupt, too: or `finally` removes the old one
-            if old.exists():
-                old.rename(path)
-            raise
+        with flock.held_directory(path.parent):
+            _refuse_what_is_not_ours(path, own)
+            if path.exists():
+                path.rename(old)
+            try:
+                beside.rename(path)
+            except BaseException:  # an interrupt, too: or `finally` removes the old one
+                if old.exists():
+                    old.rename(path)
+                raise
     finally:
         shutil.rmtree(beside, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _is_ours(path: Path, marker: str) -> bool:
-    return path.is_dir() and ((path / marker).is_file() or not any(path.iterdir()))
+def _refuse_what_is_not_ours(path: Path, own: Sequence[str]) -> None:
+    if not path.exists():
+        return
+    what = "is no directory"
+    if path.is_dir():
+        foreign = [
+            entry.name
+            for entry in sorted(path.iterdir())
+            if not entry.is_file() or not any(fnmatch.fnmatch(entry.name, glob) for glob in own)
+        ]
+        if not foreign:
+            return
+        what = f"holds {foreign[0]}, which bootsplice did not write"
+    raise InputError(f"{path}: is there already and {what}; give another -o or remove it")
 
 
 def _sync(directory: Path) -> None:

@@ -84,7 +84,7 @@ def _build(each: Recipe, shop: Workshop, own_code: dict[str, str], outcome: Outc
     for name, profile in zip(each.images, each.profiles, strict=True):
         out = paths.IMAGES / name
         stamp = paths.IMAGES / f".{name}.stamp"
-        key = {
+        key: dict[str, object] = {
             "inputs": digests,
             "cmdline": each.cmdline,
             "machine": repr(machine.load(profile)),
@@ -92,13 +92,21 @@ def _build(each: Recipe, shop: Workshop, own_code: dict[str, str], outcome: Outc
             "move": each.move,
             "code": own_code,
         }
-        if out.exists() and fresh.read_stamp(stamp) == key:
+        if fresh.read_stamp(stamp) == {**key, "outputs": _names(out)}:
             outcome.unchanged.append(name)
             continue
         order = Order(files[0], tuple(files[1:]), each.cmdline, profile, each.target, each.move)
-        build.build(order, out)
-        fresh.write_stamp(stamp, key)
+        try:
+            build.build(order, out)
+        except InputError as error:
+            raise InputError(f"recipe {each.name}: {error}") from error
+        fresh.write_stamp(stamp, {**key, "outputs": _names(out)})
         outcome.built.append(name)
+
+
+def _names(out: Path) -> list[str]:
+    """The files in an image's folder; none if it isn't there."""
+    return sorted(path.name for path in out.iterdir()) if out.is_dir() else []
 
 
 def _own_code() -> dict[str, str]:

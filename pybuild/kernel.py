@@ -136,7 +136,9 @@ class Kernel:
         if pointer == 0 or start >= self.setup_size:
             return None
         text = self.data[start : self.setup_size].split(b"\0", 1)[0]
-        return text.decode("ascii", "backslashreplace") or None
+        # Escaped, so that no kernel file gives a terminal orders.
+        shown = (chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}" for byte in text)
+        return "".join(shown) or None
 
     @property
     def syssize_bytes(self) -> int | None:
@@ -161,11 +163,11 @@ def read(path: Path) -> Kernel:
     Raises:
         InputError: it cannot be read or is no kernel; one line that says what it looks like.
     """
-    if path.is_dir():
-        raise InputError(f"{path}: is a directory, not a kernel; give the bzImage inside")
-    if path.exists() and not path.is_file():
-        raise InputError(f"{path}: is no regular file; copy the kernel out of it first")
     try:
+        if path.is_dir():
+            raise InputError(f"{path}: is a directory, not a kernel; give the bzImage inside")
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path}: is no regular file; copy the kernel out of it first")
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
@@ -213,6 +215,12 @@ def parse(name: str, data: bytes) -> Kernel:
                 f"({_SHORT_JUMP:#04x}) over the header"
             )
         header_end = bootproto.HEADER_JUMP_END + displacement
+        needed = bootproto.field("code32_start", version)
+        if header_end < needed.end:
+            raise refuse(
+                f"the header ends at {header_end:#x}, before {needed.name}, which every version "
+                "from 2.00 on has (the byte at 0x201 says where it ends)"
+            )
     if size < setup_size(data):
         raise refuse(
             f"cut off: {size} bytes, but setup_sects says that the real-mode part alone "

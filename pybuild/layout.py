@@ -211,12 +211,18 @@ def _place_kernel(
 
 def _place_relocatable(kernel: Kernel, machine: Machine, busy: Sequence[Region]) -> tuple[int, int]:
     """Where a relocatable kernel is loaded, and the alignment that this keeps."""
+    found = []
     for alignment in _alignments(kernel):
         address = first_fit(
             kernel.protected_size, busy, low=ONE_MIB, high=machine.ram, alignment=alignment
         )
         if address is not None:
-            return address, alignment
+            found.append((address, alignment))
+            runtime = _runtime(kernel, address, alignment)
+            if runtime.end <= machine.ram and not clash([runtime], machine.reserved):
+                return address, alignment
+    if found:
+        return found[0]  # and _check says what is in the way of its init_size
     raise InputError(
         f"machine '{machine.name}': no room for {kernel.name} ({kernel.protected_size} bytes, "
         f"kernel_alignment {kernel['kernel_alignment']:#x}) in {machine.ram} bytes of RAM"
@@ -225,6 +231,11 @@ def _place_relocatable(kernel: Kernel, machine: Machine, busy: Sequence[Region])
 
 def _alignments(kernel: Kernel) -> list[int]:
     """What a relocatable kernel may be aligned to, best first (boot.rst, min_alignment)."""
+    if kernel["kernel_alignment"].bit_count() > 1:
+        raise InputError(
+            f"{kernel.name}: kernel_alignment is {kernel['kernel_alignment']:#x}, "
+            "expected a power of two"
+        )
     alignment = max(kernel["kernel_alignment"], PAGE)
     least = 1 << kernel["min_alignment"] if kernel.get("min_alignment") else alignment
     found = [alignment]
@@ -264,7 +275,7 @@ def _place_initrd(
         raise InputError(
             f"initrd: {size} bytes, but no free range of that size lies between {ONE_MIB:#x} and "
             f"{high:#x} (initrd_addr_max {highest:#x}, machine '{machine.name}' has "
-            f"{machine.ram:#x} bytes of RAM); give a --machine with more ram"
+            f"{machine.ram:#x} bytes of RAM, mem= {limit:#x}); give a --machine with more ram"
         )
     return Load("initrd", address, size)
 

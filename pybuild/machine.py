@@ -69,7 +69,7 @@ def load(name: str) -> Machine:
     path = _PROFILES / f"{name}.toml" if name in names() else Path(name)
     table = _read(path, name)
     ram = table.get("ram")
-    if not isinstance(ram, int) or not 0 < ram < _FOUR_GIB:
+    if type(ram) is not int or not 0 < ram < _FOUR_GIB:
         raise InputError(f"{path}: ram is {ram!r}, expected bytes, 1..{_FOUR_GIB - 1:#x}")
     lists = {key: _regions(path, key, table[key], ram) for key in _LISTS}
     return Machine(name=path.stem, description=str(table.get("description", "")), ram=ram, **lists)
@@ -78,13 +78,18 @@ def load(name: str) -> Machine:
 def _read(path: Path, name: str) -> dict[str, Any]:
     """The table in a file, with what it is based on merged in: lists add up, the rest replaces."""
     try:
+        if path.is_fifo():  # reading it would wait for somebody to write
+            raise InputError(f"{path}: not a machine profile: it is no regular file")
         table = tomllib.loads(path.read_text())
     except (FileNotFoundError, IsADirectoryError) as error:
         raise InputError(
             f"machine '{name}': no such profile or file; profiles are {', '.join(names())}"
         ) from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"{path}: not a machine profile: {error}") from error
+    except OSError as error:
+        raise InputError(f"{path}: not a machine profile: {error.strerror}") from error
+    except ValueError as error:  # no UTF-8, no TOML, a NUL in the name
+        shown = str(path).replace("\0", "\\0")
+        raise InputError(f"{shown}: not a machine profile: {error}") from error
     for key in table:
         if key not in _KEYS:
             raise InputError(f"{path}: unknown key '{key}', expected one of {', '.join(_KEYS)}")
@@ -102,15 +107,18 @@ def _read(path: Path, name: str) -> dict[str, Any]:
 
 def _regions(path: Path, key: str, entries: list[dict[str, Any]], ram: int) -> tuple[Region, ...]:
     return tuple(
-        _region(f"{path}: [[{key}]] {number}", entry, ram)
-        for number, entry in enumerate(entries, 1)
+        _region(f"{path}: [[{key}]] {entry.get('name', 'without a name')!r}", entry, ram)
+        for entry in entries
     )
 
 
 def _region(where: str, entry: dict[str, Any], ram: int) -> Region:
     keys = set(entry)
-    if keys == {"name", "below_top"} and isinstance(entry["below_top"], int):
-        start, end = max(0, ram - entry["below_top"]), ram
+    if keys == {"name", "below_top"}:
+        below_top = entry["below_top"]
+        if type(below_top) is not int or below_top <= 0:
+            raise InputError(f"{where}: below_top is {below_top!r}, expected bytes, more than 0")
+        start, end = max(0, ram - below_top), ram
     elif keys == {"name", "start", "end"}:
         start, end = entry["start"], entry["end"]
     else:

@@ -62,7 +62,9 @@ def check(material: object, where: str) -> None:
     if isinstance(material, str):
         return
     if isinstance(material, Mapping) and frozenset(material) in _FORMS:
-        return
+        names = [value for key, value in material.items() if key != "defines"]
+        if all(isinstance(name, str) for name in names) and _defines(material) is not None:
+            return
     forms = "; ".join(" and ".join(sorted(form)) for form in _FORMS)
     raise InputError(f"{where}: {material!r}, expected a path or a table with: {forms}")
 
@@ -82,9 +84,12 @@ def make(material: object, folder: Path, name: str, shop: Workshop) -> Path:
     """
     match material:
         case str(path):
+            if (folder / path).is_dir():
+                raise InputError(f"{folder / path}: is a directory, expected a file")
             return folder / path
         case {"source": str(source), **rest}:
-            options = [f"-D{key}={value}" for key, value in sorted(_defines(rest).items())]
+            defines = _defines(rest) or {}
+            options = [f"-D{key}={value}" for key, value in sorted(defines.items())]
             return _assemble(folder / source, options, name, shop)
         case {"package": str(package), "file": str(member)}:
             return debian.fetch(package, member, shop.cache, progress=shop.progress)
@@ -93,12 +98,12 @@ def make(material: object, folder: Path, name: str, shop: Workshop) -> Path:
     raise InputError(f"{folder}: not a material: {material!r}")
 
 
-def _defines(rest: Mapping[object, object]) -> dict[str, int]:
-    match rest.get("defines", {}):
-        case dict(defines) if all(isinstance(value, int) for value in defines.values()):
+def _defines(material: Mapping[object, object]) -> dict[str, int] | None:
+    """A source's defines; None if they are not names with whole numbers."""
+    match material.get("defines", {}):
+        case dict(defines) if all(type(value) is int for value in defines.values()):
             return defines
-        case other:
-            raise InputError(f"defines: {other!r}, expected names with numbers")
+    return None
 
 
 def _assemble(source: Path, options: list[str], name: str, shop: Workshop) -> Path:
@@ -108,7 +113,13 @@ def _assemble(source: Path, options: list[str], name: str, shop: Workshop) -> Pa
     key = {
         "options": options,
         "inputs": fresh.digests(
-            [*source.parent.iterdir(), *(shop.root / "asm" / "include").iterdir()], shop.root
+            [
+                path
+                for directory in (source.parent, shop.root / "asm" / "include")
+                for path in directory.iterdir()
+                if path.is_file()
+            ],
+            shop.root,
         ),
     }
     if out.exists() and fresh.read_stamp(stamp) == key:

@@ -9,6 +9,7 @@ move = "auto"                   # or hook, or early
 expect = "end=ok"               # what `invoke boot` waits for, a regular expression
 """
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -93,8 +94,20 @@ def read(path: Path) -> Recipe:
     if values["move"] not in get_args(mover.Choice):
         expected = ", ".join(get_args(mover.Choice))
         raise InputError(f"{path}: move is '{values['move']}', expected one of {expected}")
-    if not all(isinstance(name, str) for name in values["machine"]):
-        raise InputError(f"{path}: machine is {values['machine']!r}, expected names or files")
+    machines = values["machine"]
+    if not machines or not all(isinstance(name, str) for name in machines):
+        raise InputError(f"{path}: machine is {machines!r}, expected names or files")
+    if len({Path(name).stem for name in machines}) < len(machines):
+        raise InputError(
+            f"{path}: machine is {machines!r}: an image is named after each, "
+            "so no name may be there more than once"
+        )
+    try:
+        re.compile(values["expect"])
+    except re.error as error:
+        raise InputError(
+            f"{path}: expect is {values['expect']!r}, not a regular expression: {error}"
+        ) from error
     if values["kernel"] is None:
         raise InputError(f"{path}: has no 'kernel'")
     for key, value in [("kernel", values["kernel"]), *(("initrd", m) for m in values["initrd"])]:

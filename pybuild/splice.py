@@ -1,6 +1,6 @@
 """Splices bound code and header fields into a kernel: from a plan to the parts of an image."""
 
-import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,10 +91,13 @@ def open_initrds(paths: Sequence[Path]) -> Initrds:
     sizes = []
     for path in paths:
         try:
-            with path.open("rb") as stream:
-                sizes.append(os.fstat(stream.fileno()).st_size)
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode):  # a pipe's or a device's size is 0
+                raise InputError(f"{path}: cannot be read as an initrd: it is no regular file")
+            path.open("rb").close()
         except OSError as error:
             raise InputError(f"{path}: cannot be read as an initrd: {error.strerror}") from error
+        sizes.append(status.st_size)
     return Initrds(tuple(paths), tuple(sizes))
 
 

@@ -126,7 +126,7 @@ def test_what_is_no_kernel(room: Path, command: tuple[str, ...], kernel: str, wh
         ("--initrd /dev/zero", "/dev/zero: cannot be read as an initrd: .*"),
         ("--initrd huge", f"initrd: {FAR} bytes, but no free range .*; give a --machine .*"),
         ("--initrd initrd --cmdline mem=2M --initrd huge", "initrd: .* 0x100000 and 0x200000 .*"),
-        ("-o folder/../good", ".*good: is there already and is no bootsplice output .*"),
+        ("-o folder/../good", ".*good: is there already and is no directory; .*"),
         ("-o initrd/out", ".*initrd/out: cannot be written: .*"),
         ("-o loop", ".*loop: .*"),
         ("--move sideways", ".*--move.*sideways.*"),
@@ -157,7 +157,7 @@ def test_what_is_not_ours_is_not_lost(room: Path) -> None:
     (out / "sub").mkdir(parents=True)
     (out / "left").write_bytes(b"by somebody")
     why = refusal(room, "build", "good", "-o", out)
-    assert why.startswith(f"{out}: is there already and is no bootsplice output (it has no ")
+    assert why.startswith(f"{out}: is there already and holds left, which bootsplice did ")
     assert contents(out) == KEPT
     (room / "to-theirs").symlink_to("theirs")
     assert "theirs: is there already" in refusal(room, "build", "good", "-o", "to-theirs")
@@ -234,7 +234,9 @@ def test_what_is_no_image_to_boot(room: Path, missing: str) -> None:
     assert "no image that `build --target ram` wrote" in refusal(room, "boot", missing)
 
 
-@pytest.mark.parametrize("arguments", [("--expect", "("), ("--timeout", "0"), ("--timeout", "x")])
+@pytest.mark.parametrize(
+    "arguments", [("--expect", "("), ("--timeout", "0"), ("--timeout", "x"), ("--timeout", "nan")]
+)
 def test_what_cannot_be_expected(room: Path, arguments: tuple[str, ...]) -> None:
     assert arguments[0] in refusal(room, "boot", "folder", *arguments)
 

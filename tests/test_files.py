@@ -4,6 +4,7 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from pybuild.errors import InputError
 from pybuild.files import replace_directory, write_file
 
 MARKER = "plan.json"
+OWN = (MARKER, "*.bin")
 
 
 @pytest.fixture(params=[0o022, 0o077, 0o000])
@@ -82,11 +84,10 @@ def test_write_file_over_a_directory(tmp_path: Path) -> None:
 
 
 def ours(path: Path) -> Path:
-    """A directory as replace_directory() leaves it, with a folder in it."""
-    with replace_directory(path, MARKER) as room:
+    """A directory as replace_directory() leaves it."""
+    with replace_directory(path, OWN) as room:
         (room / MARKER).write_text("old")
-        (room / "sub").mkdir()
-        (room / "sub/file").write_text("old")
+        (room / "part.bin").write_text("old")
     return path
 
 
@@ -95,7 +96,7 @@ def tree(directory: Path) -> dict[str, str]:
     return {str(path.relative_to(directory)): path.read_text() for path in files}
 
 
-OLD = {MARKER: "old", "sub/file": "old"}
+OLD = {MARKER: "old", "part.bin": "old"}
 
 
 def test_replace_directory_makes_it_and_its_folders(tmp_path: Path, umask: int) -> None:
@@ -107,7 +108,7 @@ def test_replace_directory_makes_it_and_its_folders(tmp_path: Path, umask: int) 
 
 def test_replace_directory_replaces_it_whole(tmp_path: Path) -> None:
     path = ours(tmp_path / "out")
-    with replace_directory(path, MARKER) as room:
+    with replace_directory(path, OWN) as room:
         assert room.parent == tmp_path
         assert list(room.iterdir()) == []
         (room / MARKER).write_text("new")
@@ -133,7 +134,7 @@ def test_replace_directory_through_a_link(tmp_path: Path, there: bool) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "real"]
 
 
-@pytest.mark.parametrize("kind", ["directory", "file", "marker-is-a-directory"])
+@pytest.mark.parametrize("kind", ["directory", "ours-and-more", "file", "a-directory-in-it"])
 def test_replace_directory_spares_what_is_not_ours(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "out"
     match kind:
@@ -142,12 +143,15 @@ def test_replace_directory_spares_what_is_not_ours(tmp_path: Path, kind: str) ->
             (path / "diary").write_text("precious")
         case "file":
             path.write_text("precious")
-        case "marker-is-a-directory":
+        case "ours-and-more":
+            ours(path)
+            (path / "diary").write_text("precious")
+        case "a-directory-in-it":
             (path / MARKER).mkdir(parents=True)
     before = tree(tmp_path)
     with (
-        pytest.raises(InputError, match=r"/out: is there already and is no bootsplice.*plan\.json"),
-        replace_directory(path, MARKER),
+        pytest.raises(InputError, match=r"/out: is there already and (holds|is no directory)"),
+        replace_directory(path, OWN),
     ):
         pytest.fail("it began")
     assert tree(tmp_path) == before
@@ -164,7 +168,7 @@ def test_replace_directory_interrupted_while_filled(
         ours(path)
 
     def fill() -> None:
-        with replace_directory(path, MARKER) as room:
+        with replace_directory(path, OWN) as room:
             (room / MARKER).write_text("new")
             raise error
 
@@ -190,10 +194,32 @@ def test_replace_directory_interrupted_between_its_two_renames(
         return real(self, target)
 
     monkeypatch.setattr(Path, "rename", rename)
-    with pytest.raises(type(error)), replace_directory(path, MARKER) as room:
+    with pytest.raises(type(error)), replace_directory(path, OWN) as room:
         (room / MARKER).write_text("new")
     assert tree(path) == OLD
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_replace_directory_spares_the_current_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with (
+        pytest.raises(InputError, match="is the current directory"),
+        replace_directory(Path(), OWN),
+    ):
+        pass
+
+
+def test_replace_directory_by_many_at_once(tmp_path: Path) -> None:
+    def replace(number: int) -> None:
+        with replace_directory(tmp_path / "out", OWN) as folder:
+            (folder / MARKER).write_text(str(number))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(replace, range(200)))
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (tmp_path / "out" / MARKER).read_text().isdecimal()
 
 
 def test_digest(tmp_path: Path) -> None:

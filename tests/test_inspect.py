@@ -109,6 +109,7 @@ def test_summary_of_others() -> None:
         (image(0x204, syssize=0), "syssize is 0; the file's length is taken"),
         (image(0x204, syssize=0x20), "801 bytes, 289 more than syssize says"),
         (image(0x204, syssize=0x40), "801 bytes, 223 fewer than syssize says"),
+        (image(0x204, protected=0x330, syssize=0x34), "816 bytes, 16 fewer than syssize says"),
         (image(code32_start=0), "code32_start 0x0 lies outside"),
         (image(code32_start=0x100321), "code32_start 0x100321 lies outside"),
         (image(kernel_version=0xFFFF), "kernel_version 0xffff points to no text"),

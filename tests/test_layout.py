@@ -160,6 +160,30 @@ def test_relocatable_may_be_aligned_to_less() -> None:
     assert patched(plan)["kernel_alignment"] == 4 * MIB
 
 
+def test_relocatable_is_aligned_to_less_if_its_init_size_needs_it() -> None:
+    image = kernel(
+        relocatable_kernel=1, kernel_alignment=16 * MIB, min_alignment=21, init_size=14 * MIB
+    )
+    target = Machine("m", "", 29 * MIB, XEN.reserved[:2], XEN.busy_while_loading)
+    plan = place(image, target, request(before_firmware=False))
+    assert plan.runtime.start == at(plan)["kernel"] == 8 * MIB
+    assert patched(plan)["kernel_alignment"] == 8 * MIB
+
+
+def test_kernel_alignment_is_a_power_of_two() -> None:
+    with pytest.raises(InputError, match="kernel_alignment is 0xbb8, expected a power of two"):
+        place(kernel(relocatable_kernel=1, kernel_alignment=3000), XEN, request())
+
+
+@pytest.mark.parametrize("option", ["mem=-5", "mem=0", "mem=nopentium", "mem="])
+def test_mem_that_is_no_limit(option: str) -> None:
+    high = PC.ram - 0x20000
+    plan = place(
+        kernel(initrd_addr_max=2**32 - 1), PC, request(1, cmdline=option, before_firmware=False)
+    )
+    assert at(plan)["initrd"] == (high - 1) & ~0xFFF
+
+
 def test_code32_start_keeps_its_distance_to_the_load_address() -> None:
     image = kernel(relocatable_kernel=1, code32_start=0x100020)
     assert (

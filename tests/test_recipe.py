@@ -239,6 +239,10 @@ CHANGES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
         lambda root: shutil.rmtree(root / "build/images/first.pc"),
         ["first.pc"],
     ),
+    "a file of an image is gone": (
+        lambda root: (root / "build/images/second.pc/setup.bin").unlink(),
+        ["second.pc"],
+    ),
     "a stamp is broken": (
         lambda root: (root / "build/images/.second.pc.stamp").write_text("{"),
         ["second.pc"],
