@@ -1,9 +1,8 @@
 """Real kernels and tools for the tests, from the Debian archive."""
 
-import os
 from pathlib import Path
 
-import pytest
+from missing import missing
 
 from pybuild.apt import Unavailable
 from pybuild.debian import fetch
@@ -13,12 +12,9 @@ from pybuild.paths import cache_directory
 def real_kernel(package: str, member: str) -> Path:
     """A file of a Debian package, fetched once into the user's cache (see pybuild.debian.fetch).
 
-    Where the archive cannot be reached the test is skipped, but fails in CI ($CI is set): there a
-    test that does not run must not pass for one that did.
+    Where the archive cannot be reached the test is skipped, but fails in CI.
     """
     try:
         return fetch(package, member, cache_directory(), progress=print)
     except Unavailable as error:
-        if os.environ.get("CI"):
-            pytest.fail(str(error))
-        pytest.skip(str(error))
+        missing(str(error))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from archive import real_kernel
+from missing import missing
 
 from pybuild.apt import Unavailable
 from pybuild.debian import fetch
@@ -58,7 +59,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
     apt keeps everything in a directory of the test's, so no step needs root, and sudo is a stub.
     """
     if not shutil.which("apt-get"):
-        pytest.skip("apt-get: not found on PATH")
+        missing("apt-get: not found on PATH")
     sudo_does(tmp_path, monkeypatch, 'shift; exec "$@"')
     root = tmp_path / "repository"
     root.mkdir()
