@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pybuild import contract, flat, flock, fresh, linker, relocations
+from pybuild import flat, flock, fresh
 from pybuild.errors import BuildError
 from pybuild.flat import FlatBinary
 
@@ -25,7 +25,8 @@ _INCLUDE: Final = re.compile(r"""^\s*%include\s+(?:["'`]([^"'`]+)["'`])?""", re.
 _FORMATS: Final = ("elf32", "elf64")
 # A change in how objects are read and linked makes the flat binaries anew, too.
 _LINKING: Final = tuple(
-    Path(str(module.__file__)) for module in (contract, flat, linker, relocations)
+    Path(__file__).with_name(f"{module}.py")
+    for module in ("contract", "flat", "linker", "relocations")
 )
 
 
@@ -193,6 +194,8 @@ def _flags(source: Source) -> list[str]:
 
 def _assemble(tree: Tree, source: Source, stem: Path, includes: set[Path]) -> list[Path]:
     """Runs NASM and the linker; returns the source and what its outputs depend on."""
+    from pybuild import contract, linker  # pyelftools costs 0.04 s: only where it is needed
+
     terms = contract.read(source.path)
     relative = str(source.path.relative_to(tree.root))
     command = [nasm(), *_flags(source), "-o", f"{stem}.o", "-l", f"{stem}.lst"]
