@@ -3,13 +3,14 @@
 import shutil
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task
 
 from pybuild import assembler, images, paths
-from pybuild.errors import BootspliceError
+from pybuild.errors import reported
 from pybuild.material import Workshop
 
 _BIN = Path(sys.executable).parent
@@ -19,27 +20,23 @@ def _shop() -> Workshop:
     return Workshop(paths.ROOT, paths.BUILD, paths.cache_directory(), print)
 
 
-def _exit(error: BootspliceError) -> Exit:
-    return Exit(f"bootsplice: {error}", code=error.exit_status)
+def _fail(message: str, status: int) -> NoReturn:
+    raise Exit(message, code=status)
 
 
 @task
 def build(_: Context) -> None:
     """Assemble and link what has changed in asm/."""
-    try:
+    with reported(_fail):
         done = assembler.build(assembler.Tree(paths.ROOT, paths.BUILD))
-    except BootspliceError as error:
-        raise _exit(error) from error
     print(f"assembled: {', '.join(done)}" if done else "nothing has changed")
 
 
 @task(name="images")
 def build_images(_: Context) -> None:
     """Build the images of every recipe in kernels/ whose inputs have changed."""
-    try:
+    with reported(_fail):
         outcome = images.build_all(_shop())
-    except BootspliceError as error:
-        raise _exit(error) from error
     for name in outcome.built:
         print(f"built {paths.IMAGES.relative_to(paths.ROOT)}/{name}")
     for name, why in outcome.left_out.items():
@@ -51,20 +48,16 @@ def build_images(_: Context) -> None:
 @task
 def kernels(_: Context) -> None:
     """Fetch the real kernels from Debian packages into the cache."""
-    try:
+    with reported(_fail):
         for path in images.fetch_all(_shop()):
             print(path)
-    except BootspliceError as error:
-        raise _exit(error) from error
 
 
 @task(positional=["name"])
 def boot(_: Context, name: str, timeout: float = 60.0) -> None:
     """Boot the image of a recipe in QEMU, up to what the recipe expects."""
-    try:
+    with reported(_fail):
         images.boot_image(name, timeout)
-    except BootspliceError as error:
-        raise _exit(error) from error
 
 
 @task

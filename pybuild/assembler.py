@@ -93,7 +93,7 @@ def build(tree: Tree) -> list[str]:
     with flock.held(tree.build / ".lock"):
         for left_over in tree.build.glob(".asm.*"):  # by a build that was killed
             shutil.rmtree(left_over, ignore_errors=True)
-        version = _NasmVersion(tree.build / "nasm.json")
+        version = NasmVersion(tree.build / "nasm.json")
         return [s.name for s in tree.sources() if _assemble_if_stale(tree, s, version)]
 
 
@@ -109,7 +109,7 @@ def nasm() -> str:
     return found
 
 
-class _NasmVersion:
+class NasmVersion:
     """NASM's version, asked for once as long as the program itself stays the same file."""
 
     def __init__(self, memory: Path) -> None:
@@ -117,6 +117,11 @@ class _NasmVersion:
         self._version: str | None = None
 
     def __call__(self) -> str:
+        """What `nasm -v` prints; if NASM is gone, what it printed when it was there.
+
+        Raises:
+            BuildError: NASM isn't installed and never was, or doesn't run.
+        """
         if self._version is None:
             known = fresh.read_stamp(self._memory) or {}
             version = known.get("version")
@@ -128,7 +133,9 @@ class _NasmVersion:
             if isinstance(version, str) and {name: known.get(name) for name in key} == key:
                 self._version = version
             else:
-                run = subprocess.run([path, "-v"], capture_output=True, text=True, check=True)
+                run = subprocess.run([path, "-v"], capture_output=True, text=True, check=False)
+                if run.returncode:
+                    raise BuildError(f"{path} -v: failed: {run.stderr.strip() or run.returncode}")
                 self._version = run.stdout.strip()
                 fresh.write_stamp(self._memory, {**key, "version": self._version})
         return self._version
@@ -147,7 +154,7 @@ def _format(arch: Path, source: Path) -> str:
     return str(value)
 
 
-def _assemble_if_stale(tree: Tree, source: Source, version: _NasmVersion) -> bool:
+def _assemble_if_stale(tree: Tree, source: Source, version: NasmVersion) -> bool:
     stem = tree.build / source.name
     stamp = stem.with_name(stem.name + ".stamp")
     outputs = [stem.with_name(stem.name + suffix) for suffix in _OUTPUTS]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pybuild import assembler, kernel, layout, machine, mover, paths, splice, targets
+from pybuild.flat import FlatBinary
 from pybuild.plan import Plan
 
 
@@ -28,15 +29,11 @@ class Order:
     move: mover.Choice = "auto"
 
 
-def code() -> splice.Code:
-    """The flat binaries, assembled anew where their sources have changed."""
+def code() -> dict[str, FlatBinary]:
+    """Every flat binary by the name of its source, assembled anew where that has changed."""
     tree = assembler.Tree(paths.ROOT, paths.BUILD)
     assembler.build(tree)
-    return splice.Code(
-        bootsect=tree.load("real/bootsect"),
-        early=tree.load("real/early"),
-        relocator=tree.load("i386/relocator"),
-    )
+    return {source.name: tree.load(source.name) for source in tree.sources()}
 
 
 def build(order: Order, out: Path) -> Plan:
@@ -54,8 +51,8 @@ def build(order: Order, out: Path) -> Plan:
     request = layout.Request(
         initrd_sizes=initrds.sizes,
         cmdline=order.cmdline,
-        relocator_size=len(binaries.relocator.code),
-        early_size=len(binaries.early.code),
+        relocator_size=len(binaries[splice.RELOCATOR].code),
+        early_size=len(binaries[splice.EARLY].code),
         move=order.move,
         before_firmware=target.before_firmware,
     )

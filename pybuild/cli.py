@@ -11,7 +11,7 @@ import re
 import signal
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import click
 
@@ -19,7 +19,7 @@ from pybuild import kernel as kernels
 from pybuild import mover, report
 from pybuild.build import Order
 from pybuild.build import build as build_image
-from pybuild.errors import BootspliceError, BuildError, InputError
+from pybuild.errors import BuildError, InputError, reported
 
 _FILE: Final = click.Path(path_type=Path)
 _BOOT_SECONDS: Final = 60.0
@@ -113,23 +113,22 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may be no text
         sys.stdout.reconfigure(errors="surrogateescape")
     try:
-        sys.exit(cli(prog_name="bootsplice", standalone_mode=False))
+        with reported(_fail):
+            sys.exit(cli(prog_name="bootsplice", standalone_mode=False))
     except click.UsageError as error:
         if len(sys.argv) == 1:  # `bootsplice` alone: the help
             error.show()
             sys.exit(error.exit_code)
         command = error.ctx.command_path if error.ctx else "bootsplice"
-        _fail(f"{error.format_message()} (see {command} --help)", InputError.exit_status)
+        _fail(
+            f"bootsplice: {error.format_message()} (see {command} --help)", InputError.exit_status
+        )
     except click.Abort:
-        _fail("interrupted", BuildError.exit_status)
-    except BootspliceError as error:
-        _fail(str(error), error.exit_status)
-    except OSError as error:
-        _fail(f"{error.filename or 'input/output'}: {error.strerror}", BuildError.exit_status)
+        _fail("bootsplice: interrupted", BuildError.exit_status)
 
 
-def _fail(message: str, status: int) -> None:
-    click.echo(f"bootsplice: {message}", err=True)
+def _fail(message: str, status: int) -> NoReturn:
+    click.echo(message, err=True)
     sys.exit(status)
 
 

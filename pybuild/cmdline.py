@@ -4,12 +4,15 @@ Source: boot.rst, "Special Command Line Options": vga=, and mem= because the ini
 below it.
 """
 
+import itertools
+import re
 from typing import Final
 
 from pybuild.errors import InputError
 
 _VID_MODES: Final = {"normal": 0xFFFF, "ext": 0xFFFE, "ask": 0xFFFD}
-_SUFFIXES: Final = {"K": 10, "M": 20, "G": 30}
+_SUFFIXES: Final = {"": 0, "K": 10, "M": 20, "G": 30}
+_NUMBER: Final = re.compile(r"(0x[0-9a-f]+|0[0-7]*|[1-9][0-9]*)([KMG]?)", re.IGNORECASE)
 
 
 def encode(text: str) -> bytes:
@@ -30,36 +33,39 @@ def vid_mode(text: str) -> int | None:
     Raises:
         InputError: the option has none of these forms.
     """
-    value = _last_option(text, "vga=")
-    if value is None:
+    values = _options(text, "vga=")
+    if not values:
         return None
-    mode = _VID_MODES.get(value)
+    mode = _VID_MODES.get(values[-1])
     if mode is None:
-        mode = _number(value)
-    if mode is None or not 0 <= mode <= 0xFFFF:
+        number = _NUMBER.fullmatch(values[-1])
+        mode = _in_c_form(number[1]) if number and not number[2] else -1
+    if not 0 <= mode <= 0xFFFF:
         raise InputError(
-            f"command line: vga={value}, expected {', '.join(_VID_MODES)} or a number to 0xffff"
+            f"command line: vga={values[-1]}, expected {', '.join(_VID_MODES)} "
+            "or a number up to 0xffff"
         )
     return mode
 
 
 def memory_limit(text: str) -> int | None:
-    """The bytes of the last mem= option that names a limit; its other forms are the kernel's."""
-    value = _last_option(text, "mem=")
-    if not value:
-        return None
-    shift = _SUFFIXES.get(value[-1].upper(), 0)
-    number = _number(value[:-1] if shift else value)
-    return number << shift if number is not None and number > 0 else None
+    """The bytes of the smallest mem= option that names a limit, as the kernel applies them all."""
+    limits = [
+        _in_c_form(number[1]) << _SUFFIXES[number[2].upper()]
+        for value in _options(text, "mem=")
+        if (number := _NUMBER.match(value))
+    ]
+    return min((limit for limit in limits if limit), default=None)
 
 
-def _last_option(text: str, prefix: str) -> str | None:
-    found = [word.removeprefix(prefix) for word in text.split() if word.startswith(prefix)]
-    return found[-1] if found else None
+def _options(text: str, prefix: str) -> list[str]:
+    """The values of an option, up to the `--` behind which everything is for init."""
+    words = itertools.takewhile(lambda word: word != "--", text.split())
+    return [word.removeprefix(prefix) for word in words if word.startswith(prefix)]
 
 
-def _number(text: str) -> int | None:
-    try:
-        return int(text, 0)
-    except ValueError:
-        return None
+def _in_c_form(text: str) -> int:
+    """A number as C's strtoul reads it: 0x is hexadecimal, 0 is octal."""
+    if text.lower().startswith("0x"):
+        return int(text, 16)
+    return int(text, 8 if text.startswith("0") else 10)

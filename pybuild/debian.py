@@ -158,19 +158,25 @@ def _dependencies(deb: Path, package: str) -> list[str]:
     """What a package depends on of its own kind, in order; of alternatives the first."""
     clauses = _field(deb, "Depends").split(",")
     names = [match[0] for clause in clauses if (match := _PACKAGE_NAME.match(clause.strip()))]
-    return [name for name in names if name.split("-")[0] == package.split("-")[0]]
+    same_word = (name for name in names if name.split("-")[0] == package.split("-")[0])
+    return list(dict.fromkeys(same_word))
 
 
 def _field(deb: Path, name: str) -> str:
     command = ["dpkg-deb", "--field", str(deb), name]
-    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    if run.returncode:
+        raise BuildError(f"{deb.name}: dpkg-deb cannot read it: {run.stderr.strip()}")
+    return run.stdout.strip()
 
 
 def _matching_files(deb: Path, pattern: str) -> dict[str, bytes]:
     """The regular files in a package whose path matches a glob, with their content."""
     found = {}
     with tempfile.TemporaryFile(dir=deb.parent) as unpacked:
-        subprocess.run(["dpkg-deb", "--fsys-tarfile", deb], stdout=unpacked, check=True)
+        command = ["dpkg-deb", "--fsys-tarfile", str(deb)]
+        if subprocess.run(command, stdout=unpacked, check=False).returncode:
+            raise BuildError(f"{deb.name}: dpkg-deb cannot unpack it; fetch again")
         unpacked.seek(0)
         with tarfile.open(fileobj=unpacked, mode="r:") as tar:
             for info in tar:

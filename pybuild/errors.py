@@ -1,8 +1,13 @@
-"""The two ways a run can fail, each one clear line on standard error and an exit status.
+"""The two ways a run can fail, each with a clear line on standard error and an exit status.
 
-The text of either says which file and field, what was found, what was expected and what to do.
-Any other exception is a bug in bootsplice and keeps its traceback.
+That line says which file and field, what was found, what was expected and what to do; what NASM
+said or what a guest showed may follow it. Any other exception but the system's own errors is a bug
+in bootsplice and keeps its traceback.
 """
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 
 class BootspliceError(Exception):
@@ -19,3 +24,15 @@ class InputError(BootspliceError):
 
 class BuildError(BootspliceError):
     """A build or a boot failed: the assembler, the linker, a tool that is missing, a guest."""
+
+
+@contextlib.contextmanager
+def reported(fail: Callable[[str, int], NoReturn]) -> Iterator[None]:
+    """Turns every failure that is no bug into a call of `fail` with its text and exit status."""
+    try:
+        yield
+    except BootspliceError as error:
+        fail(f"bootsplice: {error}", error.exit_status)
+    except OSError as error:
+        text = f"{error.filename or 'input/output'}: {error.strerror}"
+        fail(f"bootsplice: {text}", BuildError.exit_status)

@@ -4,6 +4,7 @@ Everything is written beside its final place, flushed to the disk, and renamed o
 """
 
 import contextlib
+import ctypes
 import fnmatch
 import os
 import shutil
@@ -28,6 +29,7 @@ def write_file(path: Path, chunks: Iterable[bytes]) -> None:
             os.fsync(stream.fileno())
         beside.chmod(0o666 & ~_umask())
         beside.replace(path)
+        _sync(path.parent)
     except OSError as error:
         if error.filename is None:  # a write that fails doesn't say where
             error.filename = str(path)
@@ -37,13 +39,14 @@ def write_file(path: Path, chunks: Iterable[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def replace_directory(path: Path, own: Sequence[str]) -> Iterator[Path]:
+def replace_directory(path: Path, marker: str, own: Sequence[str]) -> Iterator[Path]:
     """Yields an empty directory beside `path`, and puts it in that place when the block ends well.
 
     Args:
         path: the directory to make. If it exists it is replaced as a whole, but only if it holds
             nothing but our own output, so that nothing else is lost.
-        own: the names of that output, as globs.
+        marker: the name of a file that is in every such directory.
+        own: the names of all that output, as globs.
 
     Raises:
         InputError: `path` is there and is not ours, or nothing can be made there.
@@ -57,53 +60,59 @@ def replace_directory(path: Path, own: Sequence[str]) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with flock.held_directory(path.parent):
-            _refuse_what_is_not_ours(path, own)
+            _refuse_what_is_not_ours(path, marker, own)
         beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}; give another -o") from error
     beside.chmod(0o777 & ~_umask())
-    old = Path(f"{beside}.old")
     try:
         yield beside
         _sync(beside)
         with flock.held_directory(path.parent):
-            _refuse_what_is_not_ours(path, own)
+            _refuse_what_is_not_ours(path, marker, own)
             if path.exists():
-                path.rename(old)
-            try:
+                _exchange(beside, path)
+            else:
                 beside.rename(path)
-            except BaseException:  # an interrupt, too: or `finally` removes the old one
-                if old.exists():
-                    old.rename(path)
-                raise
+            _sync(path.parent)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
-def _refuse_what_is_not_ours(path: Path, own: Sequence[str]) -> None:
+def _refuse_what_is_not_ours(path: Path, marker: str, own: Sequence[str]) -> None:
     if not path.exists():
         return
     what = "is no directory"
     if path.is_dir():
+        entries = sorted(path.iterdir())
         foreign = [
             entry.name
-            for entry in sorted(path.iterdir())
+            for entry in entries
             if not entry.is_file() or not any(fnmatch.fnmatch(entry.name, glob) for glob in own)
         ]
-        if not foreign:
+        if not foreign and (not entries or path / marker in entries):
             return
-        what = f"holds {foreign[0]}, which bootsplice did not write"
+        found = foreign[0] if foreign else entries[0].name
+        what = f"holds {found}, which bootsplice did not write"
     raise InputError(f"{path}: is there already and {what}; give another -o or remove it")
 
 
+def _exchange(one: Path, other: Path) -> None:
+    """Lets two names in a directory change places, at once: renameat2(2) with RENAME_EXCHANGE."""
+    at_fdcwd, rename_exchange = -100, 2
+    renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    if renameat2(at_fdcwd, bytes(one), at_fdcwd, bytes(other), rename_exchange):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(other))
+
+
 def _sync(directory: Path) -> None:
-    for path in [*directory.iterdir(), directory]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    """Makes what was renamed in a directory last."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _umask() -> int:

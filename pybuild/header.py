@@ -35,15 +35,15 @@ def patches(
     if kernel.has("heap_end_ptr"):
         new["heap_end_ptr"] = cmdline_offset - bootproto.SECTOR
         new["loadflags"] = kernel["loadflags"] | bootproto.CAN_USE_HEAP
-    if "initrd" in at:
-        new["ramdisk_image"] = at["initrd"].address
-        new["ramdisk_size"] = at["initrd"].size
+    initrd = at.get("initrd")
+    new["ramdisk_image"], new["ramdisk_size"] = (initrd.address, initrd.size) if initrd else (0, 0)
     mode = cmdline.vid_mode(text)
     if mode is not None:
         new["vid_mode"] = mode
-    new.update(_kernel_patches(kernel, at["kernel"], move, alignment))
+    of_kernel = _kernel_patches(kernel, at["kernel"], move, alignment)
+    new.update(of_kernel)
     return tuple(
-        Patch(name, field.offset, field.size, kernel[name], new[name])
+        Patch(name, field.offset, field.size, kernel[name], new[name], name not in of_kernel)
         for name, field in sorted(
             ((name, kernel.field(name)) for name in new if kernel.has(name)),
             key=lambda pair: pair[1].offset,

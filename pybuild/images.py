@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pybuild import apt, boot, build, flock, fresh, machine, material, paths, recipe
+from pybuild.assembler import Tree
 from pybuild.build import Order
 from pybuild.errors import InputError
 from pybuild.flat import binary_path, table_path
@@ -96,6 +97,7 @@ def _build(each: Recipe, shop: Workshop, own_code: dict[str, str], outcome: Outc
             outcome.unchanged.append(name)
             continue
         order = Order(files[0], tuple(files[1:]), each.cmdline, profile, each.target, each.move)
+        stamp.unlink(missing_ok=True)  # or a build that is killed leaves it to a newer image
         try:
             build.build(order, out)
         except InputError as error:
@@ -110,9 +112,9 @@ def _names(out: Path) -> list[str]:
 
 
 def _own_code() -> dict[str, str]:
-    """The digests of bootsplice itself, and of the flat binaries that go into an image."""
-    flat = [paths.BUILD / name for name in ("real/bootsect", "real/early", "i386/relocator")]
-    files = [of(stem) for stem in flat for of in (binary_path, table_path)]
+    """The digests of bootsplice itself and of its flat binaries."""
+    stems = [paths.BUILD / source.name for source in Tree(paths.ROOT, paths.BUILD).sources()]
+    files = [of(stem) for stem in stems for of in (binary_path, table_path)]
     return fresh.digests([*Path(__file__).parent.rglob("*.py"), *files], paths.ROOT)
 
 

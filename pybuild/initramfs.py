@@ -1,7 +1,8 @@
 """An initramfs that boots to a shell script: busybox, /init and a payload for it to check.
 
 The archive is cpio's "newc" format (Linux: Documentation/driver-api/early-userspace/
-buffer-format.rst), compressed with gzip. The same input always gives the same bytes.
+buffer-format.rst), compressed with gzip. The same input gives the same bytes,
+with the same zlib.
 """
 
 import gzip

@@ -93,10 +93,10 @@ def place(kernel: Kernel, machine: Machine, request: Request) -> Plan:
         loads.append(Load("early", address, request.early_size))
 
     if sum(request.initrd_sizes):
-        taken = [*low, *(load.region for load in loads), runtime]
+        taken = [*busy, *low, *(load.region for load in loads), runtime]
         if move:
             taken.append(_destination(move))
-        loads.append(_place_initrd(kernel, machine, request, [*busy, *taken]))
+        loads.append(_place_initrd(kernel, machine, request, taken, _unpacking(kernel, runtime)))
 
     plan = Plan(
         kernel=Path(kernel.name).name,
@@ -136,6 +136,11 @@ def _encode_cmdline(kernel: Kernel, text: str) -> bytes:
             f"command line: {len(encoded)} characters, but {kernel.name} takes at most {limit} "
             f"({source})"
         )
+    if encoded and kernel.version >= 0x202 and not kernel.has("cmd_line_ptr"):
+        raise InputError(
+            f"{kernel.name}: takes no command line: its header ends at {kernel.header_end:#x}, "
+            "before cmd_line_ptr"
+        )
     return encoded
 
 
@@ -174,16 +179,24 @@ def _place_kernel(
     alignment = kernel.get("kernel_alignment")
     home = kernel.load_address
     size = kernel.protected_size
+    start = kernel.get("code32_start")
+    if kernel.is_high and start and not kernel.contents.contains(start) and request.move == "auto":
+        raise InputError(
+            f"{kernel.name}: code32_start is {start:#x}, outside {kernel.contents}: an image that "
+            "was spliced already? Give the original (or --move early, if its setup code is known "
+            "not to use that field)"
+        )
     if not kernel.is_high and home + size > bootproto.REAL_MODE_ADDRESS:
         raise InputError(
             f"{kernel.name}: a zImage (loadflags bit 0 clear) with {size} bytes in its "
             f"protected-mode part, but only {bootproto.REAL_MODE_ADDRESS - home} fit "
             f"below {bootproto.REAL_MODE_ADDRESS:#x}"
         )
-    if not clash([Region("kernel", home, home + size)], busy):
-        return home, alignment, None
+    is_free = not clash([Region("kernel", home, home + size)], busy)
     if kernel.is_relocatable:
-        return *_place_relocatable(kernel, machine, busy), None
+        return *_place_relocatable(kernel, machine, busy, home if is_free else None), None
+    if is_free:
+        return home, alignment, None
 
     relocator_offset = align_up(size, CODE_ALIGNMENT)
     needed = relocator_offset + request.relocator_size
@@ -209,18 +222,37 @@ def _place_kernel(
     return src, alignment, move
 
 
-def _place_relocatable(kernel: Kernel, machine: Machine, busy: Sequence[Region]) -> tuple[int, int]:
-    """Where a relocatable kernel is loaded, and the alignment that this keeps."""
+def _place_relocatable(
+    kernel: Kernel, machine: Machine, busy: Sequence[Region], home: int | None
+) -> tuple[int, int]:
+    """Where a relocatable kernel is loaded, and the alignment that this keeps.
+
+    The protocol's own address, `home`, if it is free; else the lowest that keeps the kernel's
+    alignment, or else a smaller one. The memory that it needs to run must be free as well.
+    """
     found = []
-    for alignment in _alignments(kernel):
-        address = first_fit(
-            kernel.protected_size, busy, low=ONE_MIB, high=machine.ram, alignment=alignment
-        )
-        if address is not None:
+    alignments = _alignments(kernel)
+    if home is not None:
+        runtime = _runtime(kernel, home, kernel["kernel_alignment"])
+        found.append((home, kernel["kernel_alignment"]))
+        if runtime.end <= machine.ram and not clash([runtime], machine.reserved):
+            return found[0]
+    for alignment in alignments:
+        low = ONE_MIB
+        while True:
+            address = first_fit(
+                kernel.protected_size, busy, low=low, high=machine.ram, alignment=alignment
+            )
+            if address is None:
+                break
             found.append((address, alignment))
             runtime = _runtime(kernel, address, alignment)
-            if runtime.end <= machine.ram and not clash([runtime], machine.reserved):
+            in_the_way = clash([runtime], machine.reserved)
+            if runtime.end > machine.ram:
+                break
+            if in_the_way is None:
                 return address, alignment
+            low = max(address + alignment, in_the_way[1].end)
     if found:
         return found[0]  # and _check says what is in the way of its init_size
     raise InputError(
@@ -259,18 +291,43 @@ def _runtime(kernel: Kernel, load_address: int, alignment: int) -> Region:
     return Region("kernel at run time (init_size)", start, start + size)
 
 
+def _unpacking(kernel: Kernel, runtime: Region) -> Region:
+    """Where a kernel whose header has no init_size unpacks itself, at a guess.
+
+    A zImage unpacks itself to 1 MiB. The factor is what other boot loaders take.
+    """
+    if kernel.has("init_size") and kernel.is_high:
+        return runtime
+    start = runtime.start if kernel.is_high else ONE_MIB
+    return Region("kernel unpacked", start, start + 3 * align_up(kernel.protected_size, PAGE))
+
+
 def _place_initrd(
-    kernel: Kernel, machine: Machine, request: Request, taken: Sequence[Region]
+    kernel: Kernel,
+    machine: Machine,
+    request: Request,
+    taken: Sequence[Region],
+    unpacking: Region,
 ) -> Load:
-    if not kernel.has("ramdisk_image"):
+    if kernel.version < 0x200:
         raise InputError(
             f"{kernel.name}: protocol {version_name(kernel.version)} is too old to load a ram disk"
+        )
+    if not kernel.has("ramdisk_size"):
+        raise InputError(
+            f"{kernel.name}: takes no initrd: its header ends at {kernel.header_end:#x}, "
+            "before ramdisk_image and ramdisk_size"
         )
     size = initrd_size(request.initrd_sizes)
     highest = kernel.get("initrd_addr_max", bootproto.DEFAULT_INITRD_ADDR_MAX)
     limit = cmdline.memory_limit(request.cmdline) or machine.ram
     high = min(highest + 1, limit, machine.ram)
-    address = last_fit(size, taken, low=ONE_MIB, high=high, alignment=PAGE)
+    # What is only guessed to be in use is better kept free, but no reason to refuse.
+    fits = (
+        last_fit(size, used, low=ONE_MIB, high=high, alignment=PAGE)
+        for used in ([*taken, unpacking], taken)
+    )
+    address = next((fit for fit in fits if fit is not None), None)
     if address is None:
         raise InputError(
             f"initrd: {size} bytes, but no free range of that size lies between {ONE_MIB:#x} and "
@@ -287,7 +344,7 @@ def _destination(move: Move) -> Region:
 def _notes(kernel: Kernel, load_address: int, move: Move | None) -> tuple[str, ...]:
     if move is None:
         if load_address == kernel.load_address:
-            return (f"kernel is loaded where it runs, at {load_address:#x}",)
+            return (f"kernel is loaded at {load_address:#x}, its own address",)
         return ("kernel is relocatable", f"kernel is loaded at {load_address:#x}")
     return (
         "kernel is NOT relocatable",

@@ -4,7 +4,7 @@ A profile is a TOML file; `pybuild/machines/` has those that come with bootsplic
 
     description = "..."             # one line
     base = "pc"                     # optional: start from another profile and add to it
-    ram = 0x20000000                # bytes of RAM from address 0 on, below 4 GiB
+    ram = 0x20000000                # bytes of RAM from address 0 on, less than 0xb0000000
 
     [[reserved]]                    # never to be written
     [[busy_while_loading]]          # the firmware's until the boot sector runs
@@ -27,6 +27,10 @@ _PROFILES: Final = Path(__file__).parent / "machines"
 _LISTS: Final = ("reserved", "busy_while_loading", "overwritten_by_firmware")
 _KEYS: Final = ("description", "base", "ram", *_LISTS)
 _FOUR_GIB: Final = 1 << 32
+_PAGE: Final = 0x1000
+# From here on QEMU moves a part of the RAM above 4 GiB (q35 keeps 2 GiB below, pc 3), and where it
+# ends below is no longer where the profile says.
+_RAM_LIMIT: Final = 0xB0000000
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,7 @@ class Machine:
 
     Attributes:
         name: the profile's name, or its file's without the suffix.
-        description: one line for a person.
+        description: one line for a person; bootsplice itself has no use for it.
         ram: bytes of RAM from address 0 on, below 4 GiB.
         reserved: never to be written.
         busy_while_loading: the firmware's until the boot sector runs.
@@ -69,8 +73,10 @@ def load(name: str) -> Machine:
     path = _PROFILES / f"{name}.toml" if name in names() else Path(name)
     table = _read(path, name)
     ram = table.get("ram")
-    if type(ram) is not int or not 0 < ram < _FOUR_GIB:
-        raise InputError(f"{path}: ram is {ram!r}, expected bytes, 1..{_FOUR_GIB - 1:#x}")
+    if type(ram) is not int or not 0 < ram < _RAM_LIMIT or ram % _PAGE:
+        raise InputError(
+            f"{path}: ram is {ram!r}, expected bytes below {_RAM_LIMIT:#x}, a multiple of {_PAGE}"
+        )
     lists = {key: _regions(path, key, table[key], ram) for key in _LISTS}
     return Machine(name=path.stem, description=str(table.get("description", "")), ram=ram, **lists)
 

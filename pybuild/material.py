@@ -59,7 +59,7 @@ def check(material: object, where: str) -> None:
     Raises:
         InputError: naming the place and the forms that there are.
     """
-    if isinstance(material, str):
+    if isinstance(material, str) and "\0" not in material:
         return
     if isinstance(material, Mapping) and frozenset(material) in _FORMS:
         names = [value for key, value in material.items() if key != "defines"]
@@ -111,6 +111,7 @@ def _assemble(source: Path, options: list[str], name: str, shop: Workshop) -> Pa
     out = shop.build / "kernels" / f"{name}.bin"
     stamp = out.with_suffix(".stamp")
     key = {
+        "nasm": assembler.NasmVersion(shop.build / "nasm.json")(),
         "options": options,
         "inputs": fresh.digests(
             [
@@ -131,6 +132,7 @@ def _assemble(source: Path, options: list[str], name: str, shop: Workshop) -> Pa
     run = subprocess.run(command, cwd=shop.root, capture_output=True, text=True, check=False)
     if run.returncode:
         raise BuildError(f"nasm refuses {source} with {' '.join(options)}:\n{run.stderr.strip()}")
+    stamp.unlink(missing_ok=True)
     beside.replace(out)
     fresh.write_stamp(stamp, key)
     return out

@@ -11,7 +11,7 @@ from typing import Final
 import platformdirs
 
 _PACKAGE: Final = Path(__file__).resolve().parent
-_IS_CHECKOUT: Final = (_PACKAGE.parent / "asm").is_dir()
+_IS_CHECKOUT: Final = not (_PACKAGE / "asm").is_dir()
 
 
 def cache_directory() -> Path:

@@ -59,13 +59,24 @@ class Move:
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """A header field to change: its place in the file, what it holds and what it must hold."""
+    """A header field to change.
+
+    Attributes:
+        field: its name.
+        offset: its place in the file, bytes.
+        size: bytes.
+        old: what it holds.
+        new: what it must hold.
+        of_loader: whether it is what every loader fills in for itself (command line, initrd,
+            heap ...), and not about the image: its code32_start, size and alignment.
+    """
 
     field: str
     offset: int
     size: int
     old: int
     new: int
+    of_loader: bool
 
 
 @dataclass(frozen=True, slots=True)

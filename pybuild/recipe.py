@@ -51,11 +51,6 @@ class Recipe:
     expect: str
 
     @property
-    def is_fetched(self) -> bool:
-        """Whether a material of it comes from the Debian archive."""
-        return any(material.is_fetched(m) for m in (self.kernel, *self.initrd))
-
-    @property
     def profiles(self) -> tuple[str, ...]:
         """Its machines, those that are files by their path."""
         known = machine.names()

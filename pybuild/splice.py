@@ -1,7 +1,7 @@
 """Splices bound code and header fields into a kernel: from a plan to the parts of an image."""
 
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -11,29 +11,19 @@ from pybuild.errors import InputError
 from pybuild.flat import FlatBinary
 from pybuild.kernel import Kernel
 from pybuild.layout import INITRD_ALIGNMENT
-from pybuild.plan import Move, Plan
+from pybuild.plan import Move, Patch, Plan
 from pybuild.regions import align_up
 
 # What a boot sector leaves to the disk that it is written to: the disk signature and the
 # partition table, up to the boot signature.
 DISK_OWN: Final = slice(0x1B8, 0x1FE)
 
+# The sources whose flat binaries go into an image.
+BOOT_SECTOR: Final = "real/bootsect"
+EARLY: Final = "real/early"
+RELOCATOR: Final = "i386/relocator"
+
 _CHUNK: Final = 1 << 20  # bytes read at a time
-
-
-@dataclass(frozen=True, slots=True)
-class Code:
-    """The flat binaries that an image is made with, by the names of their sources.
-
-    Attributes:
-        bootsect: real/bootsect.
-        early: real/early.
-        relocator: i386/relocator.
-    """
-
-    bootsect: FlatBinary
-    early: FlatBinary
-    relocator: FlatBinary
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +52,9 @@ class Parts:
 
     Attributes:
         boot_sector: 512 bytes that load the register state and jump.
-        setup: the real-mode part with its header fields changed.
+        setup: the real-mode part with all header fields changed.
+        image: the spliced kernel image, for a loader that puts it where the plan says: with the
+            header fields changed that are about the image, not those that a loader fills in.
         kernel: the protected-mode part with the relocator behind it.
         cmdline: the command line with its NUL.
         early: the early stage; empty if the plan has none.
@@ -71,15 +63,11 @@ class Parts:
 
     boot_sector: bytes
     setup: bytes
+    image: bytes
     kernel: bytes
     cmdline: bytes
     early: bytes
     initrds: Initrds
-
-    @property
-    def image(self) -> bytes:
-        """The spliced kernel image, for a loader that puts it where the plan says."""
-        return self.setup + self.kernel
 
 
 def open_initrds(paths: Sequence[Path]) -> Initrds:
@@ -101,13 +89,15 @@ def open_initrds(paths: Sequence[Path]) -> Initrds:
     return Initrds(tuple(paths), tuple(sizes))
 
 
-def splice(kernel: Kernel, plan: Plan, code: Code, text: str, initrds: Initrds) -> Parts:
+def splice(
+    kernel: Kernel, plan: Plan, code: Mapping[str, FlatBinary], text: str, initrds: Initrds
+) -> Parts:
     """Makes the parts that the plan names.
 
     Args:
         kernel: the kernel that the plan was made for.
         plan: the plan.
-        code: the flat binaries.
+        code: the flat binaries, by the names of their sources.
         text: the command line.
         initrds: the initrds.
     """
@@ -115,17 +105,18 @@ def splice(kernel: Kernel, plan: Plan, code: Code, text: str, initrds: Initrds) 
     loaded = plan.load("kernel")
     spliced = bytearray(kernel.protected)
     for move in plan.moves:
-        returns_to = early.address + code.early.symbols["moved"] if early else move.code32_start
-        bound = code.relocator.bind(relocator_symbols(move, returns_to))
+        returns_to = early.address + code[EARLY].symbols["moved"] if early else move.code32_start
+        bound = code[RELOCATOR].bind(relocator_symbols(move, returns_to))
         spliced += bytes(move.relocator - move.src - len(spliced)) + bound
     if loaded is None or len(spliced) != loaded.size:
         raise AssertionError("the plan is of another kernel or another relocator")
     return Parts(
-        boot_sector=code.bootsect.bind(boot_sector_symbols(plan)),
-        setup=_patch(kernel.setup, plan),
+        boot_sector=code[BOOT_SECTOR].bind(boot_sector_symbols(plan)),
+        setup=_patch(kernel, plan.patches),
+        image=_patch(kernel, [p for p in plan.patches if not p.of_loader]) + bytes(spliced),
         kernel=bytes(spliced),
         cmdline=cmdline.encode(text) + b"\0",
-        early=_bind_early(plan, code.early) if early else b"",
+        early=_bind_early(plan, code[EARLY]) if early else b"",
         initrds=initrds,
     )
 
@@ -155,10 +146,11 @@ def keep_disk_own(boot_sector: bytes, old: bytes) -> bytes:
     return boot_sector[: DISK_OWN.start] + old[DISK_OWN] + boot_sector[DISK_OWN.stop :]
 
 
-def _patch(setup: bytes, plan: Plan) -> bytes:
-    patched = bytearray(setup)
-    for patch in plan.patches:
-        patched[patch.offset : patch.offset + patch.size] = patch.new.to_bytes(patch.size, "little")
+def _patch(kernel: Kernel, patches: Iterable[Patch]) -> bytes:
+    """The real-mode part with header fields changed."""
+    patched = bytearray(kernel.setup)
+    for patch in patches:
+        kernel.field(patch.field).put(patched, patch.new)
     return bytes(patched)
 
 
@@ -176,9 +168,8 @@ def _read(path: Path, size: int) -> Iterator[bytes]:
             while chunk := stream.read(min(_CHUNK, left)):
                 left -= len(chunk)
                 yield chunk
+            more = stream.read(1)
     except OSError as error:
         raise InputError(f"{path}: cannot be read as an initrd: {error.strerror}") from error
-    if left:
-        raise InputError(
-            f"{path}: {size - left} bytes, expected {size}: it shrank while it was read"
-        )
+    if left or more:
+        raise InputError(f"{path}: expected {size} bytes, but it changed while it was read")

@@ -336,3 +336,15 @@ def test_edit_during_the_build_is_not_lost(tree: Tree, log: NasmLog) -> None:
     assembler.build(tree)
     assembler.build(tree)
     assert tree.load("i386/b").code == b"\x90\x90\xf4"
+
+
+def test_a_nasm_that_does_not_run(
+    tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = tmp_path / "fake" / "nasm"
+    fake.parent.mkdir()
+    fake.write_text("#!/bin/sh\necho broken >&2\nexit 3\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", str(fake.parent), prepend=":")
+    with pytest.raises(BuildError, match="nasm -v: failed: broken"):
+        assembler.build(tree)

@@ -1,13 +1,14 @@
 """What the machine profiles say of real machines, and the A20 gate."""
 
 import asyncio
+import itertools
 import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from booting import TIMEOUT, report
+from booting import TIMEOUT, boot, report
 from rsp import Rsp
 from test_boot_real import run_to, stopped_guest
 
@@ -95,3 +96,21 @@ def test_early_stage_opens_the_a20_gate(built: Callable[[str], Path], tmp_path: 
             return guest.serial
 
     assert report(asyncio.run(session()))["last_sector"] == "right"
+
+
+@pytest.mark.parametrize("qemu", ["pc", "q35"])
+def test_the_profile_keeps_off_what_the_firmware_reserves(
+    qemu: str, built: Callable[[str], Path]
+) -> None:
+    """What the e820 map that Linux prints calls usable holds all that the profile leaves free."""
+    log = boot(built("debian.pc"), "^end=ok", "-M", qemu)
+    usable = [
+        Region("usable", int(first, 16), int(last, 16) + 1)
+        for first, last in re.findall(r"e820: \[mem (0x\w+)-(0x\w+)\] usable", log)
+    ]
+    profile = machine.load("pc")
+    edges = {0, profile.ram, *(edge for r in profile.reserved for edge in (r.start, r.end))}
+    for start, end in itertools.pairwise(sorted(edges)):
+        free = Region("free", start, end)
+        if not any(free.overlaps(region) for region in profile.reserved):
+            assert any(r.start <= start and end <= r.end for r in usable), (free, usable)

@@ -104,7 +104,7 @@ def test_debian(machine: str, built: Callable[[str], Path]) -> None:
 
 @pytest.mark.parametrize("machine", ["pc", "xen-hvm"])
 @pytest.mark.parametrize(
-    ("name", "expect"), [("ipxe", "iPXE initialising devices"), ("memdisk", "^end=ok")]
+    ("name", "expect"), [("ipxe", "Open Source Network Boot Firmware"), ("memdisk", "^end=ok")]
 )
 def test_setup_code_without_the_hook(
     name: str, expect: str, machine: str, built: Callable[[str], Path]

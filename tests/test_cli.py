@@ -112,7 +112,7 @@ def test_what_is_no_kernel(room: Path, command: tuple[str, ...], kernel: str, wh
         ("--machine vax", "machine 'vax': no such profile or file; profiles are pc, xen-hvm"),
         ("--machine folder", "machine 'folder': no such profile or file; .*"),
         ("--machine broken.toml", "broken.toml: not a machine profile: .*line 1.*"),
-        ("--machine odd.toml", "odd.toml: ram is 'much', expected bytes, .*"),
+        ("--machine odd.toml", "odd.toml: ram is 'much', expected bytes .*"),
         ("--machine fifo", "fifo: not a machine profile: .*"),
         ("--target tape", "target 'tape': unknown, expected one of .*ram.*"),
         (f"--cmdline {'x' * 256}", "command line: 256 characters, but good .* at most 255 .*"),
@@ -320,3 +320,20 @@ def test_the_installed_command(room: Path) -> None:
         done.stderr
         == f"bootsplice: {room}: is a directory, not a kernel; give the bzImage inside\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "line"),
+    [
+        (["boot", "nonsense"], 2, "bootsplice: image 'nonsense': unknown, expected one of "),
+        (["build"], 0, ""),
+    ],
+)
+def test_tasks_fail_with_a_line_too(arguments: list[str], status: int, line: str) -> None:
+    command = [sys.executable, "-m", "invoke", *arguments]
+    done = subprocess.run(
+        command, cwd=paths.ROOT, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == status
+    assert done.stderr.startswith(line)
+    assert done.stderr.count("\n") <= 1

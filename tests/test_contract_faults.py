@@ -70,20 +70,15 @@ RELOCATOR_FAULTS = {
 EARLY_FAULTS = {
     "limits stay 4 GiB": ("mov gs, eax\n    mov ss, eax", "mov gs, eax", "leaves with ss as"),
     "fs and gs swapped": ("pop gs\n    pop fs", "pop fs\n    pop gs", "leaves with fs="),
-    "ss lost": ("mov ss, di", "mov bp, di", "executes 0x"),
+    "ss lost": ("mov ss, di", "mov bp, di", "leaves with e.x="),
     "registers lost": ("popad", "add sp, 32", "leaves with e.x="),
     "interrupts on": ("popad", "popad\n    sti", "leaves with if="),
     "interrupts on in protected mode": ("jmp eax\n", "sti\n    jmp eax\n", "entered with IF set"),
     "a20 test leaves its mark": ("mov [A20_OFFSET], al                ;", ";", "memory: 0x500 "),
     "wrong way in": ("jmp eax\n", "inc eax\n    jmp eax\n", "executes 0x"),
     "stays in protected mode": ("and al, ~CR0_PE & 0xff", "", "exception 0xd"),
-    "enters setup one byte late": ("dw 0          ", "dw 1          ", "executes 0x"),
-    "setup's cs wrong": (
-        "dw 0                                ; relocations, so its operand is written out\n"
-        "    dw setup_cs",
-        "dw 16\n    dw setup_cs - 1",
-        "leaves to",
-    ),
+    "enters setup one byte late": ("dw 0\n    dw setup_cs", "dw 1\n    dw setup_cs", "executes 0x"),
+    "setup's cs wrong": ("dw 0\n    dw setup_cs", "dw 16\n    dw setup_cs - 1", "leaves to"),
 }
 BOOTSECT_FAULTS = {
     "cld": ("cld", "", "leaves with df=0x1"),

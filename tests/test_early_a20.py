@@ -22,6 +22,7 @@ BASE, RELOCATOR, SETUP_CS = 0x99010, 0x200000, 0x9020
 STACK_SEGMENT, STACK_POINTER = 0x9000, 0x8FF0
 HIGH_MEMORY, HIGH_PAGES = 0x100000, 0x10000
 PORT_92, PORT_92_A20, COM1_DATA, COM1_LINE_STATUS, READY = 0x92, 0x02, 0x3F8, 0x3FD, 0x20
+COM1_LINE_CONTROL, DIVISOR_LATCH, EIGHT_BITS_NO_PARITY, BAUD_115200 = 0x3FB, 0x80, 0x03, 1
 ENABLE_A20, CARRY = 0x2401, 1
 
 
@@ -36,6 +37,8 @@ class Machine:
     tried: list[str] = field(default_factory=list)
     screen: str = ""
     serial: str = ""
+    line_control: int = 0
+    divisor: int = 0
 
     def run(self) -> int:
         """Runs the early stage up to the relocator or a halt; returns where it stands."""
@@ -81,7 +84,11 @@ class Machine:
         return READY if port == COM1_LINE_STATUS else 0
 
     def _out(self, _: Uc, port: int, __: int, value: int, ___: object) -> None:
-        if port == COM1_DATA:
+        if port == COM1_LINE_CONTROL:
+            self.line_control = value
+        elif port == COM1_DATA and self.line_control & DIVISOR_LATCH:
+            self.divisor = value
+        elif port == COM1_DATA:
             self.serial += chr(value)
         elif port == PORT_92:
             assert value & 1 == 0, "that would reset the machine"
@@ -106,3 +113,4 @@ def test_gate_that_stays_shut_is_reported_on_screen_and_serial() -> None:
     assert machine.tried == ["bios", "port 92"]
     assert machine.screen == machine.serial
     assert machine.serial == "bootsplice: the A20 gate stays shut: cannot move the kernel\r\n"
+    assert (machine.line_control, machine.divisor) == (EIGHT_BITS_NO_PARITY, BAUD_115200)

@@ -3,13 +3,15 @@ import hashlib
 import os
 import shutil
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from pybuild import fresh
+from pybuild import files, fresh
 from pybuild.errors import InputError
 from pybuild.files import replace_directory, write_file
 
@@ -85,7 +87,7 @@ def test_write_file_over_a_directory(tmp_path: Path) -> None:
 
 def ours(path: Path) -> Path:
     """A directory as replace_directory() leaves it."""
-    with replace_directory(path, OWN) as room:
+    with replace_directory(path, MARKER, OWN) as room:
         (room / MARKER).write_text("old")
         (room / "part.bin").write_text("old")
     return path
@@ -108,7 +110,7 @@ def test_replace_directory_makes_it_and_its_folders(tmp_path: Path, umask: int) 
 
 def test_replace_directory_replaces_it_whole(tmp_path: Path) -> None:
     path = ours(tmp_path / "out")
-    with replace_directory(path, OWN) as room:
+    with replace_directory(path, MARKER, OWN) as room:
         assert room.parent == tmp_path
         assert list(room.iterdir()) == []
         (room / MARKER).write_text("new")
@@ -134,7 +136,9 @@ def test_replace_directory_through_a_link(tmp_path: Path, there: bool) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "real"]
 
 
-@pytest.mark.parametrize("kind", ["directory", "ours-and-more", "file", "a-directory-in-it"])
+@pytest.mark.parametrize(
+    "kind", ["directory", "ours-and-more", "names-like-ours", "file", "a-directory-in-it"]
+)
 def test_replace_directory_spares_what_is_not_ours(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "out"
     match kind:
@@ -146,12 +150,15 @@ def test_replace_directory_spares_what_is_not_ours(tmp_path: Path, kind: str) ->
         case "ours-and-more":
             ours(path)
             (path / "diary").write_text("precious")
+        case "names-like-ours":
+            path.mkdir()
+            (path / "part.bin").write_text("precious")
         case "a-directory-in-it":
             (path / MARKER).mkdir(parents=True)
     before = tree(tmp_path)
     with (
         pytest.raises(InputError, match=r"/out: is there already and (holds|is no directory)"),
-        replace_directory(path, OWN),
+        replace_directory(path, MARKER, OWN),
     ):
         pytest.fail("it began")
     assert tree(tmp_path) == before
@@ -168,7 +175,7 @@ def test_replace_directory_interrupted_while_filled(
         ours(path)
 
     def fill() -> None:
-        with replace_directory(path, OWN) as room:
+        with replace_directory(path, MARKER, OWN) as room:
             (room / MARKER).write_text("new")
             raise error
 
@@ -179,25 +186,48 @@ def test_replace_directory_interrupted_while_filled(
 
 
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "I/O error"), KeyboardInterrupt()])
-@pytest.mark.parametrize("at", [0, 1])
-def test_replace_directory_interrupted_between_its_two_renames(
-    tmp_path: Path, error: BaseException, at: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_replace_directory_interrupted_when_they_change_places(
+    tmp_path: Path, error: BaseException, when: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = ours(tmp_path / "out")
-    real = Path.rename
-    steps = iter([None] * at)
+    real = files._exchange
 
-    def rename(self: Path, target: Path) -> Path:
-        if next(steps, "now") == "now":
-            monkeypatch.setattr(Path, "rename", real)
-            raise error
-        return real(self, target)
+    def exchange(one: Path, other: Path) -> None:
+        if when == "after":
+            real(one, other)
+        raise error
 
-    monkeypatch.setattr(Path, "rename", rename)
-    with pytest.raises(type(error)), replace_directory(path, OWN) as room:
+    monkeypatch.setattr(files, "_exchange", exchange)
+    with pytest.raises(type(error)), replace_directory(path, MARKER, OWN) as room:
         (room / MARKER).write_text("new")
-    assert tree(path) == OLD
+    assert tree(path) == (OLD if when == "before" else {MARKER: "new"})
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_replace_directory_killed_at_any_moment(tmp_path: Path) -> None:
+    """The folder is always there and always whole."""
+    program = (
+        "import itertools, pathlib, sys\n"
+        "from pybuild.files import replace_directory\n"
+        "for number in itertools.count():\n"
+        f"    with replace_directory(pathlib.Path(sys.argv[1]), {MARKER!r}, {OWN!r}) as folder:\n"
+        f"        (folder / {MARKER!r}).write_text(str(number))\n"
+        "        (folder / 'part.bin').write_text(str(number))\n"
+        "    print(number, flush=True)\n"
+    )
+    path = tmp_path / "out"
+    for kill in range(8):
+        child = subprocess.Popen([sys.executable, "-c", program, path], stdout=subprocess.PIPE)
+        assert child.stdout is not None
+        for _ in range(2 + 5 * kill):
+            child.stdout.readline()
+        child.kill()
+        child.wait()
+        child.stdout.close()
+        found = tree(path)
+        assert found.keys() == {MARKER, "part.bin"}
+        assert found[MARKER] == found["part.bin"]
 
 
 def test_replace_directory_spares_the_current_one(
@@ -206,14 +236,14 @@ def test_replace_directory_spares_the_current_one(
     monkeypatch.chdir(tmp_path)
     with (
         pytest.raises(InputError, match="is the current directory"),
-        replace_directory(Path(), OWN),
+        replace_directory(Path(), MARKER, OWN),
     ):
         pass
 
 
 def test_replace_directory_by_many_at_once(tmp_path: Path) -> None:
     def replace(number: int) -> None:
-        with replace_directory(tmp_path / "out", OWN) as folder:
+        with replace_directory(tmp_path / "out", MARKER, OWN) as folder:
             (folder / MARKER).write_text(str(number))
 
     with ThreadPoolExecutor(8) as pool:

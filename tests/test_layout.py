@@ -95,7 +95,7 @@ def test_loadflags_keep_the_kernels_own_bits() -> None:
 def test_initrd_as_high_as_it_may_be(version: int, limit: int) -> None:
     options = {"initrd_addr_max": 0x2FFFFFF} if version >= 0x203 else {}
     plan = place(kernel(version, **options), PC, request(5000, before_firmware=False))
-    high = min(limit + 1, PC.ram - 0x20000)
+    high = min(limit + 1, PC.ram - 0x40000)
     assert at(plan)["initrd"] == (high - 5000) & ~0xFFF
     assert patched(plan)["ramdisk_image"] == at(plan)["initrd"]
     assert patched(plan)["ramdisk_size"] == 5000
@@ -177,7 +177,7 @@ def test_kernel_alignment_is_a_power_of_two() -> None:
 
 @pytest.mark.parametrize("option", ["mem=-5", "mem=0", "mem=nopentium", "mem="])
 def test_mem_that_is_no_limit(option: str) -> None:
-    high = PC.ram - 0x20000
+    high = PC.ram - 0x40000
     plan = place(
         kernel(initrd_addr_max=2**32 - 1), PC, request(1, cmdline=option, before_firmware=False)
     )
@@ -291,7 +291,7 @@ def machines(draw: st.DrawFn) -> Machine:
         start = draw(st.integers(0, ram // 4096 - 1)) * 4096
         end = min(ram, start + draw(st.integers(1, 2 * MIB)))
         busy.append(Region(f"busy {number}", start, end))
-    top = Region("top", ram - 0x20000, ram)
+    top = Region("top", ram - 0x40000, ram)
     return Machine("m", "", ram, (*base.reserved[:2], top), (*base.busy_while_loading, *busy))
 
 
@@ -381,3 +381,80 @@ def check_run(plan: Plan, image: Kernel) -> None:
         assert initrd.address % layout.PAGE == 0
         assert initrd.address >= MIB
         assert initrd.region.end - 1 <= image.get("initrd_addr_max", 0x37FFFFFF)
+
+
+# ---- found by review -----------------------------------------------------------------------------
+
+
+def test_no_initrd_leaves_none_in_the_header() -> None:
+    """An image that was loaded before may name one: "0 if none"."""
+    plan = place(kernel(ramdisk_image=0x1000000, ramdisk_size=77), PC, request())
+    assert patched(plan)["ramdisk_image"] == patched(plan)["ramdisk_size"] == 0
+
+
+@pytest.mark.parametrize("end", [0x218, 0x21C, 0x220, 0x228])
+def test_a_header_that_ends_early_takes_neither_command_line_nor_initrd(end: int) -> None:
+    image = kernel(0x20A, end=end)
+    place(image, PC, request())
+    with pytest.raises(InputError, match=rf"no command line: its header ends at {end:#x}"):
+        place(image, PC, request(cmdline="quiet"))
+    if end < 0x220:
+        with pytest.raises(InputError, match=rf"takes no initrd: its header ends at {end:#x}"):
+            place(image, PC, request(1))
+
+
+@pytest.mark.parametrize(("version", "flags"), [(0x205, 1), (0x203, 0)])
+def test_initrd_keeps_clear_of_where_an_old_kernel_unpacks_itself(version: int, flags: int) -> None:
+    """Without init_size that is a guess: kept free where there is room, no reason to refuse."""
+    image = kernel(version, loadflags=flags, protected=0x70000)
+    target = Machine("m", "", 12 * MIB, PC.reserved[:2])
+    assert at(place(image, target, request(8 * MIB)))["initrd"] >= MIB + 3 * 0x70000
+    assert at(place(image, target, request(10 * MIB)))["initrd"] < MIB + 3 * 0x70000
+
+
+def test_relocatable_looks_on_when_its_init_size_hits_something() -> None:
+    image = kernel(
+        relocatable_kernel=1, kernel_alignment=2 * MIB, init_size=50 * MIB, pref_address=16 * MIB
+    )
+    hole = Machine("m", "", 512 * MIB, (*PC.reserved, Region("hole", 24 * MIB, 25 * MIB)))
+    plan = place(image, hole, request())
+    assert at(plan)["kernel"] == plan.runtime.start == 26 * MIB
+    assert patched(plan)["code32_start"] == 26 * MIB
+
+
+def test_what_was_spliced_already_is_refused() -> None:
+    image = kernel(setup_sects=4, code32_start=0x2217E0)
+    for target in (PC, XEN):
+        with pytest.raises(InputError, match=r"code32_start is 0x2217e0, outside.*spliced already"):
+            place(image, target, request())
+    assert place(image, XEN, request(move="early")).moves
+
+
+@pytest.mark.parametrize(
+    ("line", "limit"),
+    [
+        ("mem=64M mem=128M", 64 * MIB),
+        ("mem=0100M", 64 * MIB),
+        ("mem=0x40m", 64 * MIB),
+        ("mem=64M@0", 64 * MIB),
+        ("mem=65536k", 64 * MIB),
+        ("quiet -- mem=64M", PC.ram - 0x40000),
+    ],
+)
+def test_mem_as_the_kernel_reads_it(line: str, limit: int) -> None:
+    asked = request(1, cmdline=line, before_firmware=False)
+    plan = place(kernel(initrd_addr_max=2**32 - 1), PC, asked)
+    assert at(plan)["initrd"] == (limit - 1) & ~0xFFF
+
+
+def test_vga_in_c_form() -> None:
+    assert patched(place(kernel(), PC, request(cmdline="vga=0301")))["vid_mode"] == 0o301
+    for wrong in ("vga=", "vga=09", "vga=1M", "vga=0x10000", "vga=best"):
+        with pytest.raises(InputError, match=r"vga=.*expected normal, ext, ask"):
+            place(kernel(), PC, request(cmdline=wrong))
+
+
+def test_patches_say_which_are_about_the_image() -> None:
+    plan = place(kernel(setup_sects=4), XEN, request(1, cmdline="quiet"))
+    about_image = {patch.field for patch in plan.patches if not patch.of_loader}
+    assert about_image == {"code32_start", "syssize"}

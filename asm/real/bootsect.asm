@@ -31,6 +31,7 @@
 
 %define BOOTSECT_CODE_LIMIT 440         ; bytes; at 0x1b8 the disk signature begins
 BOOTSECT_FLAG_AT        equ 0x1fe
+JMP_FAR                 equ 0xea
 
 bits 16
 
@@ -78,7 +79,7 @@ start:
 
     ; A far jump. NASM's ELF formats have no segment relocations, so the operand of the mnemonic
     ; cannot name a symbol's segment: the instruction is written out.
-    db 0xea
+    db JMP_FAR
     dw ip
     dw seg_cs
 

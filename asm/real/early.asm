@@ -9,11 +9,11 @@
 ; setup code with the registers that it was given itself.
 ;
 ; enter     real16                  at segment:0, by bootsect.asm
-; in        esp                     ss:sp is the stack of the setup code; 128 bytes below are used
+; in        esp                     ss:sp is the stack of the setup code; the BIOS may use it, too
 ; reads     relocator address 0..0xffffffff  relocator.asm, bound to return to `moved`
 ; reads     setup_cs value 0..0xffff  the setup code's segment; it is entered at offset 0
-; needs     esp >= 128 and esp <= 0xffff
-; writes    ss*16+esp-128..ss*16+esp
+; needs     esp >= 512 and esp <= 0xffff
+; writes    ss*16+esp-512..ss*16+esp
 ; writes    0x500..0x501            the A20 test; put back
 ; writes    $$..$$+512              its own descriptors, and the dword that the relocator writes
 ; preserves eax ecx edx ebx esp ebp esi edi
@@ -27,6 +27,11 @@ EARLY_CS16              equ 0x20        ; behind the boot protocol's own two sel
 EARLY_DS16              equ 0x28
 DESCRIPTOR_BASE_LOW     equ 2           ; offset of base bits 0 to 15 in a descriptor
 DESCRIPTOR_BASE_MIDDLE  equ 4           ; of base bits 16 to 23
+JMP_FAR                 equ 0xea        ; the instruction; NASM's ELF formats have no segment
+JMP_FAR_SEGMENT         equ 3           ; relocations, so it is written out: offset, segment
+CMOS_INDEX              equ 0x70        ; bit 7 of this port masks the NMI
+CMOS_DATA               equ 0x71        ; to be read after each write to the index
+NMI_MASKED              equ 0x80
 
 bits 16
 
@@ -57,12 +62,14 @@ early:
     mov [cs:gdt.cs16 + DESCRIPTOR_BASE_LOW - early], ax
     shr eax, 16
     mov [cs:gdt.cs16 + DESCRIPTOR_BASE_MIDDLE - early], al
+    mov [cs:moved.back + JMP_FAR_SEGMENT - early], cs
 
-    ; The relocator preserves %esp, %ebp and %edi: %di keeps the stack's segment meanwhile, and
-    ; the stack itself the real-mode address to come back to.
+    ; The relocator preserves %esp, %ebp and %edi: %di keeps the stack's segment meanwhile.
     mov di, ss
-    push cs
-    push word .real - early
+
+    mov al, NMI_MASKED                  ; the BIOS's handler is no good in protected mode
+    out CMOS_INDEX, al
+    in al, CMOS_DATA
 
     o32 lgdt [cs:gdt_register - early]
     mov eax, cr0
@@ -75,13 +82,17 @@ early:
     jmp fail
 
 .real:
+    mov ss, di
+    xor al, al
+    out CMOS_INDEX, al
+    in al, CMOS_DATA
     popad
     pop gs
     pop fs
     pop es
     pop ds
-    db 0xea                             ; a far jump; NASM's ELF formats have no segment
-    dw 0                                ; relocations, so its operand is written out
+    db JMP_FAR
+    dw 0
     dw setup_cs
 
 bits 32
@@ -107,8 +118,10 @@ bits 16
     mov eax, cr0
     and al, ~CR0_PE & 0xff
     mov cr0, eax
-    mov ss, di
-    retf                                ; to early.real
+.back:                                  ; at once: until a far jump %cs is not real mode's
+    db JMP_FAR
+    dw early.real - early
+    dw 0                                ; filled in with the real-mode %cs
 
 %include "a20.inc"
 %include "fail.inc"

@@ -12,7 +12,8 @@ from pybuild.targets import register
 PLAN: Final = "plan.json"
 ARGUMENTS: Final = "qemu.args"
 _BOOT_DISK: Final = "boot.img"
-_OWN: Final = (_BOOT_DISK, "*.bin", "*.bzImage", ARGUMENTS, PLAN)
+_PARTS: Final = ("setup", "cmdline", "kernel", "early", "initrd")
+_OWN: Final = (_BOOT_DISK, *(f"{part}.bin" for part in _PARTS), "*.bzImage", ARGUMENTS, PLAN)
 # SeaBIOS reads a boot sector by CHS, and gives an AHCI disk as many cylinders of 16 heads and 63
 # sectors as fit: a smaller disk has none, and does not boot.
 _BOOT_DISK_SECTORS: Final = 16 * 63
@@ -44,7 +45,7 @@ class Ram:
             "early": [parts.early],
             "initrd": parts.initrds.chunks(),
         }
-        with replace_directory(out, _OWN) as folder:
+        with replace_directory(out, PLAN, _OWN) as folder:
             empty = bytes(_BOOT_DISK_SECTORS * SECTOR - len(parts.boot_sector))
             write_file(folder / _BOOT_DISK, [parts.boot_sector, empty])
             for load in plan.loads:
