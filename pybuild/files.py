@@ -5,6 +5,7 @@ Everything is written beside its final place, flushed to the disk, and renamed o
 
 import contextlib
 import ctypes
+import errno
 import fnmatch
 import os
 import shutil
@@ -98,12 +99,23 @@ def _refuse_what_is_not_ours(path: Path, marker: str, own: Sequence[str]) -> Non
 
 
 def _exchange(one: Path, other: Path) -> None:
-    """Lets two names in a directory change places, at once: renameat2(2) with RENAME_EXCHANGE."""
-    at_fdcwd, rename_exchange = -100, 2
-    renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
-    if renameat2(at_fdcwd, bytes(one), at_fdcwd, bytes(other), rename_exchange):
+    """Lets two names in a directory change places: at once, where the system can do that."""
+    at_fdcwd, rename_exchange = -100, 2  # of renameat2(2)
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is not None:
+        if renameat2(at_fdcwd, bytes(one), at_fdcwd, bytes(other), rename_exchange) == 0:
+            return
         number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), str(other))
+        if number not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+            raise OSError(number, os.strerror(number), str(other))
+    aside = one.with_name(f"{one.name}.old")
+    other.rename(aside)
+    try:
+        one.rename(other)
+    except BaseException:  # an interrupt, too
+        aside.rename(other)
+        raise
+    aside.rename(one)
 
 
 def _sync(directory: Path) -> None:

@@ -131,7 +131,7 @@ def _encode_cmdline(kernel: Kernel, text: str) -> bytes:
     encoded = cmdline.encode(text)
     limit = kernel.get("cmdline_size") or bootproto.DEFAULT_CMDLINE_SIZE
     if len(encoded) > limit:
-        source = "cmdline_size" if kernel.get("cmdline_size") else "protocol before 2.06"
+        source = "cmdline_size" if kernel.get("cmdline_size") else "no cmdline_size in its header"
         raise InputError(
             f"command line: {len(encoded)} characters, but {kernel.name} takes at most {limit} "
             f"({source})"

@@ -23,6 +23,7 @@ STACK_SEGMENT, STACK_POINTER = 0x9000, 0x8FF0
 HIGH_MEMORY, HIGH_PAGES = 0x100000, 0x10000
 PORT_92, PORT_92_A20, COM1_DATA, COM1_LINE_STATUS, READY = 0x92, 0x02, 0x3F8, 0x3FD, 0x20
 COM1_LINE_CONTROL, DIVISOR_LATCH, EIGHT_BITS_NO_PARITY, BAUD_115200 = 0x3FB, 0x80, 0x03, 1
+KBC_COMMAND, KBC_DATA = 0x64, 0x60
 ENABLE_A20, CARRY = 0x2401, 1
 
 
@@ -31,6 +32,8 @@ class Machine:
     """A PC whose gate is shut, and which of the ways to open it work on it."""
 
     opened_by: str
+    keyboard_controller: str = "ready"
+    commands: list[tuple[int, int]] = field(default_factory=list)
     memory: ctypes.Array[ctypes.c_char] = field(
         default_factory=lambda: ctypes.create_string_buffer(HIGH_MEMORY + 2 * HIGH_PAGES)
     )
@@ -56,7 +59,7 @@ class Machine:
         self.uc.hook_add(UC_HOOK_INTR, self._interrupt)
         self.uc.hook_add(UC_HOOK_INSN, self._in, None, 1, 0, x86.UC_X86_INS_IN)
         self.uc.hook_add(UC_HOOK_INSN, self._out, None, 1, 0, x86.UC_X86_INS_OUT)
-        self.uc.emu_start(BASE, RELOCATOR, count=1_000_000)
+        self.uc.emu_start(BASE, RELOCATOR, count=20_000_000)
         where: int = self.uc.reg_read(x86.UC_X86_REG_EIP)
         return where
 
@@ -81,6 +84,8 @@ class Machine:
             self.screen += chr(ax & 0xFF)
 
     def _in(self, _: Uc, port: int, __: int, ___: object) -> int:
+        if port == KBC_COMMAND:
+            return {"ready": 0x14, "busy": 0x16, "none": 0xFF}[self.keyboard_controller]
         return READY if port == COM1_LINE_STATUS else 0
 
     def _out(self, _: Uc, port: int, __: int, value: int, ___: object) -> None:
@@ -94,10 +99,20 @@ class Machine:
             assert value & 1 == 0, "that would reset the machine"
             if value & PORT_92_A20:
                 self._open("port 92")
+        elif port in (KBC_COMMAND, KBC_DATA):
+            assert self.keyboard_controller == "ready"
+            self.commands.append((port, value))
+            if self.commands[-2:] == [(KBC_COMMAND, 0xD1), (KBC_DATA, 0xDF)]:
+                self._open("keyboard controller")
 
 
 @pytest.mark.parametrize(
-    ("opened_by", "tried"), [("bios", ["bios"]), ("port 92", ["bios", "port 92"])]
+    ("opened_by", "tried"),
+    [
+        ("bios", ["bios"]),
+        ("port 92", ["bios", "port 92"]),
+        ("keyboard controller", ["bios", "port 92", "keyboard controller"]),
+    ],
 )
 def test_gate_is_opened(opened_by: str, tried: list[str]) -> None:
     machine = Machine(opened_by)
@@ -107,10 +122,12 @@ def test_gate_is_opened(opened_by: str, tried: list[str]) -> None:
     assert not machine.screen + machine.serial
 
 
-def test_gate_that_stays_shut_is_reported_on_screen_and_serial() -> None:
-    machine = Machine("nothing")
+@pytest.mark.parametrize("keyboard_controller", ["ready", "busy", "none"])
+def test_gate_that_stays_shut_is_reported_on_screen_and_serial(keyboard_controller: str) -> None:
+    machine = Machine("nothing", keyboard_controller)
     assert machine.run() != RELOCATOR
-    assert machine.tried == ["bios", "port 92"]
+    tried = ["keyboard controller"] if keyboard_controller == "ready" else []
+    assert machine.tried == ["bios", "port 92", *tried]
     assert machine.screen == machine.serial
     assert machine.serial == "bootsplice: the A20 gate stays shut: cannot move the kernel\r\n"
     assert (machine.line_control, machine.divisor) == (EIGHT_BITS_NO_PARITY, BAUD_115200)

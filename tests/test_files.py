@@ -1,3 +1,5 @@
+import contextlib
+import ctypes
 import errno
 import hashlib
 import os
@@ -203,6 +205,50 @@ def test_replace_directory_interrupted_when_they_change_places(
         (room / MARKER).write_text("new")
     assert tree(path) == (OLD if when == "before" else {MARKER: "new"})
     assert list(tmp_path.iterdir()) == [path]
+
+
+class Libc:
+    """A C library whose renameat2() fails, or that has none."""
+
+    def __init__(self, number: int | None) -> None:
+        if number is not None:
+            self.renameat2 = lambda *_: ctypes.set_errno(number) or -1
+
+
+@pytest.mark.parametrize("number", [None, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP])
+@pytest.mark.parametrize("error", [None, OSError(errno.EIO, "I/O error"), KeyboardInterrupt()])
+def test_replace_directory_where_nothing_can_change_places(
+    tmp_path: Path,
+    number: int | None,
+    error: BaseException | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = ours(tmp_path / "out")
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: Libc(number))
+    real, renames = Path.rename, []
+
+    def rename(self: Path, target: Path) -> Path:
+        renames.append(target)
+        if error is not None and len(renames) == 2:
+            raise error
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    expected = pytest.raises(type(error)) if error is not None else contextlib.nullcontext()
+    with expected, replace_directory(path, MARKER, OWN) as room:
+        (room / MARKER).write_text("new")
+    assert tree(path) == ({MARKER: "new"} if error is None else OLD)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_replace_directory_reports_other_errors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = ours(tmp_path / "out")
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: Libc(errno.EROFS))
+    with pytest.raises(OSError, match="Read-only"), replace_directory(path, MARKER, OWN):
+        pass
+    assert tree(path) == OLD
 
 
 def test_replace_directory_killed_at_any_moment(tmp_path: Path) -> None:
