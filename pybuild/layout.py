@@ -10,17 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pybuild import bootproto, cmdline, header, mover
+from pybuild import bootproto, cmdline, header, mover, protected
 from pybuild.bootproto import version_name
 from pybuild.errors import InputError
 from pybuild.kernel import Kernel
 from pybuild.machine import Machine
 from pybuild.plan import EntryState, Load, Move, Plan
+from pybuild.protected import CODE_ALIGNMENT, ONE_MIB, PAGE
 from pybuild.regions import Region, align_up, clash, first_fit, last_fit
 
-PAGE: Final = 0x1000  # initrds begin on a page
-ONE_MIB: Final = 0x100000  # where high memory begins; staging addresses are multiples of it
-CODE_ALIGNMENT: Final = 16  # of the relocator and the early stage: NASM's own for code
 INITRD_ALIGNMENT: Final = 4  # of each initrd behind the first: the kernel's cpio reader needs it
 LOW_MEMORY_END: Final = 0xA0000  # nothing of ours lies between this and 1 MiB
 STACK_SIZE: Final = 0x400  # the least that setup code gets between itself and the command line
@@ -31,9 +29,6 @@ BOOT_SECTOR: Final = Region("boot sector", 0x7C00, 0x7E00)
 # place below the EBDA, so there is a second choice for a machine that has the first in use.
 _OLD_CMDLINE_END: Final = 0x9A000  # "nothing above" it, up to protocol 2.01
 _RECENT_PLACES: Final = ((0x10000, 0x20000), (bootproto.REAL_MODE_ADDRESS, 0x99000))
-
-# Where Linux's own setup code moves a zImage on to before it is entered.
-_ZIMAGE_RUN_ADDRESS: Final = 0x1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +66,12 @@ def place(kernel: Kernel, machine: Machine, request: Request) -> Plan:
     stack = Region("real-mode part with heap and stack", real_address, cmdline_address)
     low = [stack, loads[1].region]
 
-    load_address, alignment, move = _place_kernel(kernel, machine, request, busy)
+    load_address, alignment, move = protected.place(
+        kernel, machine, busy, request.relocator_size, request.move
+    )
     end = move.relocator + move.relocator_size if move else load_address + kernel.protected_size
     loads.append(Load("kernel", load_address, end - load_address))
-    runtime = _runtime(kernel, load_address, alignment)
+    runtime = protected.runtime(kernel, load_address, alignment)
 
     if move and move.by == "early":
         low_end = loads[1].region.end
@@ -96,7 +93,8 @@ def place(kernel: Kernel, machine: Machine, request: Request) -> Plan:
         taken = [*busy, *low, *(load.region for load in loads), runtime]
         if move:
             taken.append(_destination(move))
-        loads.append(_place_initrd(kernel, machine, request, taken, _unpacking(kernel, runtime)))
+        unpacking = protected.unpacking(kernel, runtime)
+        loads.append(_place_initrd(kernel, machine, request, taken, unpacking))
 
     plan = Plan(
         kernel=Path(kernel.name).name,
@@ -170,136 +168,6 @@ def _place_real_mode(
         f"machine '{machine.name}': no place for the real-mode part and the command line: "
         f"{'; '.join(clashes)}"
     )
-
-
-def _place_kernel(
-    kernel: Kernel, machine: Machine, request: Request, busy: Sequence[Region]
-) -> tuple[int, int, Move | None]:
-    """Where the protected-mode part is loaded, its alignment, and its move if it runs elsewhere."""
-    alignment = kernel.get("kernel_alignment")
-    home = kernel.load_address
-    size = kernel.protected_size
-    start = kernel.get("code32_start")
-    if kernel.is_high and start and not kernel.contents.contains(start) and request.move == "auto":
-        raise InputError(
-            f"{kernel.name}: code32_start is {start:#x}, outside {kernel.contents}: an image that "
-            "was spliced already? Give the original (or --move early, if its setup code is known "
-            "not to use that field)"
-        )
-    if not kernel.is_high and home + size > bootproto.REAL_MODE_ADDRESS:
-        raise InputError(
-            f"{kernel.name}: a zImage (loadflags bit 0 clear) with {size} bytes in its "
-            f"protected-mode part, but only {bootproto.REAL_MODE_ADDRESS - home} fit "
-            f"below {bootproto.REAL_MODE_ADDRESS:#x}"
-        )
-    is_free = not clash([Region("kernel", home, home + size)], busy)
-    if kernel.is_relocatable:
-        return *_place_relocatable(kernel, machine, busy, home if is_free else None), None
-    if is_free:
-        return home, alignment, None
-
-    relocator_offset = align_up(size, CODE_ALIGNMENT)
-    needed = relocator_offset + request.relocator_size
-    src = first_fit(needed, busy, low=ONE_MIB, high=machine.ram, alignment=ONE_MIB)
-    if src is None:
-        raise InputError(
-            f"machine '{machine.name}': no room for {kernel.name} and its relocator "
-            f"({needed} bytes) in {machine.ram} bytes of RAM beside "
-            f"{', '.join(str(region) for region in busy if region.end > ONE_MIB)}"
-        )
-    by, reason = mover.choose(kernel, request.move)
-    start = kernel.get("code32_start", home)
-    move = Move(
-        src=src,
-        dst=home,
-        len=size,
-        by=by,
-        reason=reason,
-        relocator=src + relocator_offset,
-        relocator_size=request.relocator_size,
-        code32_start=start if kernel.contents.contains(start) else home,
-    )
-    return src, alignment, move
-
-
-def _place_relocatable(
-    kernel: Kernel, machine: Machine, busy: Sequence[Region], home: int | None
-) -> tuple[int, int]:
-    """Where a relocatable kernel is loaded, and the alignment that this keeps.
-
-    The protocol's own address, `home`, if it is free; else the lowest that keeps the kernel's
-    alignment, or else a smaller one. The memory that it needs to run must be free as well.
-    """
-    found = []
-    alignments = _alignments(kernel)
-    if home is not None:
-        runtime = _runtime(kernel, home, kernel["kernel_alignment"])
-        found.append((home, kernel["kernel_alignment"]))
-        if runtime.end <= machine.ram and not clash([runtime], machine.reserved):
-            return found[0]
-    for alignment in alignments:
-        low = ONE_MIB
-        while True:
-            address = first_fit(
-                kernel.protected_size, busy, low=low, high=machine.ram, alignment=alignment
-            )
-            if address is None:
-                break
-            found.append((address, alignment))
-            runtime = _runtime(kernel, address, alignment)
-            in_the_way = clash([runtime], machine.reserved)
-            if runtime.end > machine.ram:
-                break
-            if in_the_way is None:
-                return address, alignment
-            low = max(address + alignment, in_the_way[1].end)
-    if found:
-        return found[0]  # and _check says what is in the way of its init_size
-    raise InputError(
-        f"machine '{machine.name}': no room for {kernel.name} ({kernel.protected_size} bytes, "
-        f"kernel_alignment {kernel['kernel_alignment']:#x}) in {machine.ram} bytes of RAM"
-    )
-
-
-def _alignments(kernel: Kernel) -> list[int]:
-    """What a relocatable kernel may be aligned to, best first (boot.rst, min_alignment)."""
-    if kernel["kernel_alignment"].bit_count() > 1:
-        raise InputError(
-            f"{kernel.name}: kernel_alignment is {kernel['kernel_alignment']:#x}, "
-            "expected a power of two"
-        )
-    alignment = max(kernel["kernel_alignment"], PAGE)
-    least = 1 << kernel["min_alignment"] if kernel.get("min_alignment") else alignment
-    found = [alignment]
-    while alignment > max(least, PAGE):
-        alignment //= 2
-        found.append(alignment)
-    return found
-
-
-def _runtime(kernel: Kernel, load_address: int, alignment: int) -> Region:
-    """The memory that the kernel needs from its runtime start (boot.rst, init_size)."""
-    size = max(kernel.get("init_size"), kernel.protected_size)
-    if kernel.is_relocatable:
-        start = max(load_address, kernel.get("pref_address"))
-        start = align_up(start, max(alignment, 1))
-    elif kernel.is_high:
-        start = kernel.get("pref_address") or kernel.load_address
-    else:
-        start = _ZIMAGE_RUN_ADDRESS
-        size = max(size, kernel.contents.end - start)  # it is moved there from above
-    return Region("kernel at run time (init_size)", start, start + size)
-
-
-def _unpacking(kernel: Kernel, runtime: Region) -> Region:
-    """Where a kernel whose header has no init_size unpacks itself, at a guess.
-
-    A zImage unpacks itself to 1 MiB. The factor is what other boot loaders take.
-    """
-    if kernel.has("init_size") and kernel.is_high:
-        return runtime
-    start = runtime.start if kernel.is_high else ONE_MIB
-    return Region("kernel unpacked", start, start + 3 * align_up(kernel.protected_size, PAGE))
 
 
 def _place_initrd(

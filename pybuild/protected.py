@@ -1,0 +1,160 @@
+"""Where the protected-mode part is loaded, where it runs, and what memory it needs there.
+
+Sources: boot.rst, "Memory Layout" and the fields relocatable_kernel, kernel_alignment,
+min_alignment, pref_address and init_size.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from pybuild import bootproto, mover
+from pybuild.errors import InputError
+from pybuild.kernel import Kernel
+from pybuild.machine import Machine
+from pybuild.plan import Move
+from pybuild.regions import Region, align_up, clash, first_fit
+
+PAGE: Final = 0x1000
+ONE_MIB: Final = 0x100000  # where high memory begins; staging addresses are multiples of it
+CODE_ALIGNMENT: Final = 16  # of the relocator and the early stage: NASM's own for code
+
+# Where Linux's own setup code moves a zImage on to before it is entered.
+_ZIMAGE_RUN_ADDRESS: Final = 0x1000
+
+
+def place(
+    kernel: Kernel,
+    machine: Machine,
+    busy: Sequence[Region],
+    relocator_size: int,
+    choice: mover.Choice,
+) -> tuple[int, int, Move | None]:
+    """Where the protected-mode part is loaded, its alignment, and its move if it runs elsewhere.
+
+    Raises:
+        InputError: there is no room for it, or its header makes no sense.
+    """
+    alignment = kernel.get("kernel_alignment")
+    home = kernel.load_address
+    size = kernel.protected_size
+    start = kernel.get("code32_start")
+    if kernel.is_high and start and not kernel.contents.contains(start) and choice == "auto":
+        raise InputError(
+            f"{kernel.name}: code32_start is {start:#x}, outside {kernel.contents}: an image that "
+            "was spliced already? Give the original (or --move early, if its setup code is known "
+            "not to use that field)"
+        )
+    if not kernel.is_high and home + size > bootproto.REAL_MODE_ADDRESS:
+        raise InputError(
+            f"{kernel.name}: a zImage (loadflags bit 0 clear) with {size} bytes in its "
+            f"protected-mode part, but only {bootproto.REAL_MODE_ADDRESS - home} fit "
+            f"below {bootproto.REAL_MODE_ADDRESS:#x}"
+        )
+    is_free = not clash([Region("kernel", home, home + size)], busy)
+    if kernel.is_relocatable:
+        return *_place_relocatable(kernel, machine, busy, home if is_free else None), None
+    if is_free:
+        return home, alignment, None
+
+    relocator_offset = align_up(size, CODE_ALIGNMENT)
+    needed = relocator_offset + relocator_size
+    src = first_fit(needed, busy, low=ONE_MIB, high=machine.ram, alignment=ONE_MIB)
+    if src is None:
+        raise InputError(
+            f"machine '{machine.name}': no room for {kernel.name} and its relocator "
+            f"({needed} bytes) in {machine.ram} bytes of RAM beside "
+            f"{', '.join(str(region) for region in busy if region.end > ONE_MIB)}"
+        )
+    by, reason = mover.choose(kernel, choice)
+    start = kernel.get("code32_start", home)
+    move = Move(
+        src=src,
+        dst=home,
+        len=size,
+        by=by,
+        reason=reason,
+        relocator=src + relocator_offset,
+        relocator_size=relocator_size,
+        code32_start=start if kernel.contents.contains(start) else home,
+    )
+    return src, alignment, move
+
+
+def _place_relocatable(
+    kernel: Kernel, machine: Machine, busy: Sequence[Region], home: int | None
+) -> tuple[int, int]:
+    """Where a relocatable kernel is loaded, and the alignment that this keeps.
+
+    The protocol's own address, `home`, if it is free; else the lowest that keeps the kernel's
+    alignment, or else a smaller one. The memory that it needs to run must be free as well.
+    """
+    found = []
+    alignments = _alignments(kernel)
+    if home is not None:
+        running = runtime(kernel, home, kernel["kernel_alignment"])
+        found.append((home, kernel["kernel_alignment"]))
+        if running.end <= machine.ram and not clash([running], machine.reserved):
+            return found[0]
+    for alignment in alignments:
+        low = ONE_MIB
+        while True:
+            address = first_fit(
+                kernel.protected_size, busy, low=low, high=machine.ram, alignment=alignment
+            )
+            if address is None:
+                break
+            found.append((address, alignment))
+            running = runtime(kernel, address, alignment)
+            in_the_way = clash([running], machine.reserved)
+            if running.end > machine.ram:
+                break
+            if in_the_way is None:
+                return address, alignment
+            low = max(address + alignment, in_the_way[1].end)
+    if found:
+        return found[0]  # and the planner's check says what is in the way of its init_size
+    raise InputError(
+        f"machine '{machine.name}': no room for {kernel.name} ({kernel.protected_size} bytes, "
+        f"kernel_alignment {kernel['kernel_alignment']:#x}) in {machine.ram} bytes of RAM"
+    )
+
+
+def _alignments(kernel: Kernel) -> list[int]:
+    """What a relocatable kernel may be aligned to, best first (boot.rst, min_alignment)."""
+    if kernel["kernel_alignment"].bit_count() > 1:
+        raise InputError(
+            f"{kernel.name}: kernel_alignment is {kernel['kernel_alignment']:#x}, "
+            "expected a power of two"
+        )
+    alignment = max(kernel["kernel_alignment"], PAGE)
+    least = 1 << kernel["min_alignment"] if kernel.get("min_alignment") else alignment
+    found = [alignment]
+    while alignment > max(least, PAGE):
+        alignment //= 2
+        found.append(alignment)
+    return found
+
+
+def runtime(kernel: Kernel, load_address: int, alignment: int) -> Region:
+    """The memory that the kernel needs from its runtime start (boot.rst, init_size)."""
+    size = max(kernel.get("init_size"), kernel.protected_size)
+    if kernel.is_relocatable:
+        start = max(load_address, kernel.get("pref_address"))
+        start = align_up(start, max(alignment, 1))
+    elif kernel.is_high:
+        start = kernel.get("pref_address") or kernel.load_address
+    else:
+        start = _ZIMAGE_RUN_ADDRESS
+        size = max(size, kernel.contents.end - start)  # it is moved there from above
+    return Region("kernel at run time (init_size)", start, start + size)
+
+
+def unpacking(kernel: Kernel, running: Region) -> Region:
+    """Where a kernel whose header has no init_size unpacks itself, at a guess.
+
+    A zImage unpacks itself to 1 MiB. The factor is what other boot loaders take.
+    """
+    if kernel.has("init_size") and kernel.is_high:
+        return running
+    start = running.start if kernel.is_high else ONE_MIB
+    return Region("kernel unpacked", start, start + 3 * align_up(kernel.protected_size, PAGE))
