@@ -188,7 +188,9 @@ def test_error_in_the_stream_ends_the_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("delay", [0.0, 0.5])  # seconds from when QEMU's process is there
 def test_interrupt_leaves_nothing(tmp_path: Path, delay: float) -> None:
     program = (
-        "import sys; from pathlib import Path; from pybuild.qemu import boot\n"
+        "import signal, sys; from pathlib import Path; from pybuild.qemu import boot\n"
+        # A shell starts what runs in the background, perhaps this test, deaf to it.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "boot(sys.argv[1:], directory=Path(), expect=None, timeout=None, stream=print)"
     )
     name = f"interrupt-{os.getpid()}-{delay}"
