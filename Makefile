@@ -19,7 +19,7 @@ help:
 	@echo 'make test       run the test suite'
 	@echo 'make lint       check style and types'
 	@echo 'make contract   hold every source in asm/ to its contract (seconds)'
-	@echo 'make bench      measure speed'
+	@echo 'make bench      measure speed (not yet)'
 	@echo 'make clean      remove what was built, and .venv'
 	@echo
 	@echo 'More, and finer: $(INVOKE) --list'

@@ -24,6 +24,12 @@ def _fail(message: str, status: int) -> NoReturn:
     raise Exit(message, code=status)
 
 
+def _tool(name: str) -> str:
+    if not (_BIN / name).exists():
+        _fail(f"bootsplice: {name} is not in {_BIN}; `make test` installs it", 1)
+    return str(_BIN / name)
+
+
 @task
 def build(_: Context) -> None:
     """Assemble and link what has changed in asm/."""
@@ -53,7 +59,10 @@ def kernels(_: Context) -> None:
             print(path)
 
 
-@task(positional=["name"])
+@task(
+    positional=["name"],
+    help={"name": "<recipe> or <recipe>.<machine>", "timeout": "seconds"},
+)
 def boot(_: Context, name: str, timeout: float = 60.0) -> None:
     """Boot the image of a recipe in QEMU, up to what the recipe expects."""
     with reported(_fail):
@@ -64,21 +73,21 @@ def boot(_: Context, name: str, timeout: float = 60.0) -> None:
 def contract(c: Context) -> None:
     """Hold every source in asm/ to the contract in its header comment (seconds)."""
     build(c)
-    c.run(f"{_BIN}/pytest -q -m contract", pty=False)
+    c.run(f"{_tool('pytest')} -q -m contract --tb=line", pty=False)
 
 
 @task
 def test(c: Context) -> None:
     """Run the whole test suite, in parallel."""
-    c.run(f"{_BIN}/pytest -n auto --dist worksteal", pty=False)
+    c.run(f"{_tool('pytest')} -n auto --dist worksteal", pty=False)
 
 
 @task
 def lint(c: Context) -> None:
     """Check style and types."""
-    c.run(f"{_BIN}/ruff check", pty=False)
-    c.run(f"{_BIN}/ruff format --check", pty=False)
-    c.run(f"{_BIN}/mypy", pty=False)
+    c.run(f"{_tool('ruff')} check", pty=False)
+    c.run(f"{_tool('ruff')} format --check", pty=False)
+    c.run(f"{_tool('mypy')}", pty=False)
 
 
 @task

@@ -44,6 +44,10 @@ def boot(
         raise InputError(
             f"{image}: no image that `build --target ram` wrote: {ARGUMENTS}: {why}"
         ) from error
+    if screenshot is not None and not screenshot.parent.is_dir():
+        raise InputError(f"--screenshot {screenshot}: its folder does not exist")
+    if screenshot is not None and screenshot.is_dir():
+        raise InputError(f"--screenshot {screenshot}: is a folder, expected a file")
     result = qemu.boot(
         [*arguments, *extra],
         directory=image,
@@ -55,7 +59,7 @@ def boot(
     failure = _failure(result, expect, timeout)
     if failure:
         raise BuildError(
-            f"{image}: {failure} after {result.seconds:.1f} s\n"
+            f"{image}: {failure}\n"
             f"--- serial port\n{result.serial.rstrip()}\n--- screen\n{result.screen}\n---"
         )
     return result
@@ -80,7 +84,10 @@ def _failure(
 def _how_it_ended(result: qemu.BootResult) -> str:
     reason = f" ({result.shutdown_reason})" if result.shutdown_reason else ""
     said = f": {result.messages}" if result.messages else ""
-    return f"the guest ended with QEMU's exit status {result.exit_status}{reason}{said}"
+    return (
+        f"the guest ended after {result.seconds:.1f} s "
+        f"with QEMU's exit status {result.exit_status}{reason}{said}"
+    )
 
 
 def _to_stdout(text: str) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pybuild import assembler, kernel, layout, machine, mover, paths, splice, targets
+from pybuild.errors import BuildError
 from pybuild.flat import FlatBinary
 from pybuild.plan import Plan
 
@@ -33,7 +34,11 @@ def code() -> dict[str, FlatBinary]:
     """Every flat binary by the name of its source, assembled anew where that has changed."""
     tree = assembler.Tree(paths.ROOT, paths.BUILD)
     assembler.build(tree)
-    return {source.name: tree.load(source.name) for source in tree.sources()}
+    found = {source.name: tree.load(source.name) for source in tree.sources()}
+    for name in (splice.BOOT_SECTOR, splice.EARLY, splice.RELOCATOR):
+        if name not in found:
+            raise BuildError(f"{tree.asm / name}.asm: is missing, and images are made with it")
+    return found
 
 
 def build(order: Order, out: Path) -> Plan:

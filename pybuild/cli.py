@@ -31,7 +31,7 @@ def cli() -> None:
     """Make a Linux/x86 boot protocol kernel boot where nothing else boots it."""
 
 
-@cli.command()
+@cli.command(short_help="Say what a kernel is.")
 @click.argument("kernel", type=_FILE)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def inspect(kernel: Path, *, as_json: bool) -> None:
@@ -42,17 +42,33 @@ def inspect(kernel: Path, *, as_json: bool) -> None:
 
 @cli.command()
 @click.argument("kernel", type=_FILE)
-@click.option("--initrd", "initrds", type=_FILE, multiple=True, help="May be given repeatedly.")
+@click.option(
+    "--initrd", "initrds", type=_FILE, multiple=True, help="An initrd; may be given repeatedly."
+)
 @click.option("--cmdline", default="", help="The kernel's command line.")
-@click.option("--machine", default="pc", help="A machine profile: pc, xen-hvm, or a TOML file.")
+@click.option(
+    "--machine",
+    default="pc",
+    show_default=True,
+    help="A profile (pc, xen-hvm) or the path of a TOML file.",
+)
 @click.option(
     "--move",
     type=click.Choice(["auto", "hook", "early"]),
     default="auto",
-    help="Who moves a kernel that cannot be loaded where it runs.",
+    show_default=True,
+    help="Who moves a kernel that cannot be loaded where it runs: its own setup code, through "
+    "code32_start (hook), or a stage of ours before that (early).",
 )
-@click.option("--target", default="ram", help="What to build: ram.")
-@click.option("-o", "--output", "out", type=_FILE, required=True, help="What to write.")
+@click.option("--target", default="ram", show_default=True, help="What to build.")
+@click.option(
+    "-o",
+    "--output",
+    "out",
+    type=_FILE,
+    required=True,
+    help="The folder to write; one that bootsplice wrote is replaced.",
+)
 def build(
     kernel: Path,
     initrds: tuple[Path, ...],
@@ -68,7 +84,7 @@ def build(
         click.echo(f"bootsplice: {note}", err=True)
 
 
-@cli.command()
+@cli.command(short_help="Boot a built image in QEMU.")
 @click.argument("image", metavar="OUT", type=_FILE)
 @click.option("--expect", metavar="REGEX", help="Succeed when serial port or screen show this.")
 @click.option(
@@ -89,6 +105,7 @@ def boot(
     """Boot OUT, a folder that `build --target ram` wrote, in QEMU, its serial port on stdout.
 
     The exit status is 0 when --expect was seen, or without it when the guest ended by itself.
+    QEMU ARGS go to qemu-system-x86_64 as they are; RAM (-m) must be what the image was built for.
     """
     from pybuild import boot as booting
 
@@ -98,13 +115,15 @@ def boot(
         raise InputError(f"--expect {expect!r}: not a regular expression: {error}") from error
     if timeout is not None and not math.isfinite(timeout):
         raise InputError(f"--timeout {timeout}: expected a number of seconds")
-    booting.boot(
+    result = booting.boot(
         image,
         expect=pattern,
         timeout=timeout if timeout or not pattern else _BOOT_SECONDS,
         screenshot=screenshot,
         extra=qemu_arguments,
     )
+    if expect is not None:
+        click.echo(f"bootsplice: seen after {result.seconds:.1f} s: {expect}", err=True)
 
 
 def main() -> None:

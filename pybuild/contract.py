@@ -43,8 +43,14 @@ KEYWORDS: Final = (
     "leaves",
     "limit",
 )
+GENERAL: Final = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
+SEGMENTS: Final = ("es", "cs", "ss", "ds", "fs", "gs")
+_WIDE: Final = tuple(f"r{name}" for name in ("ax", "cx", "dx", "bx", "sp", "bp", "si", "di"))
+LONG: Final = (*_WIDE, *(f"r{number}" for number in range(8, 16)))
+FLAGS: Final = ("df", "if")
 _LINE: Final = re.compile(rf"^; (?=.{{10}}\S)({'|'.join(KEYWORDS)}) +(.*)$")
 _OPERAND_COLUMN: Final = 12
+_NUMBER: Final = re.compile(r"-?(0x[0-9a-fA-F]+|0|[1-9][0-9]*)")
 _BASE_NAME: Final = "_base"  # what Python's parser reads in the place of $$
 
 _BINARY: Final[Mapping[type[ast.operator], Callable[[int, int], int]]] = {
@@ -88,12 +94,20 @@ class Contract:
     state: dict[str, str] = field(default_factory=dict)
     limit: int = 0
 
+    @property
+    def registers(self) -> tuple[str, ...]:
+        """The registers that there are in its mode."""
+        return (*GENERAL, *SEGMENTS, *(LONG if self.enter == "long64" else ()))
+
     def check(self, binary: FlatBinary) -> None:
-        """Holds a linked binary to `reads` and `limit`.
+        """Holds a linked binary to what can be seen without running it.
 
         Raises:
-            BuildError: it reads another set of symbols, or is larger than it may get.
+            BuildError: it reads another set of symbols, or cannot hold the values that it says
+                it takes, is larger than it may get, or its contract has names that mean nothing.
         """
+        self._check_names()
+        self._check_ranges(binary)
         declared = {read.symbol for read in self.reads}
         for symbol in sorted(binary.undefined ^ declared):
             problem = (
@@ -106,6 +120,42 @@ class Contract:
             raise BuildError(
                 f"{self.source}: {len(binary.code)} bytes, but its `limit` is {self.limit}"
             )
+
+    def _check_names(self) -> None:
+        named = [("in", self.inputs), ("preserves", self.preserves), ("clobbers", self.clobbers)]
+        named.append(("leaves", [name for name in self.state if name not in FLAGS]))
+        for keyword, names in named:
+            for name in names:
+                if name not in self.registers:
+                    raise BuildError(
+                        f"{self.source}: contract line `{keyword}`: '{name}' is no register, "
+                        f"expected one of {', '.join(self.registers)}"
+                    )
+        known = dict.fromkeys([*self.registers, *(read.symbol for read in self.reads)], 1)
+        expressions = [("needs", need) for need in self.needs]
+        expressions += [("writes", bound) for pair in self.writes for bound in pair]
+        expressions += [("leaves", part) for part in self.leaves.split(":")]
+        expressions += [("leaves", value) for value in self.state.values()]
+        for keyword, expression in expressions:
+            try:
+                evaluate(expression, {**known, BASE_SYMBOL: 1})
+            except ValueError as error:
+                raise BuildError(
+                    f"{self.source}: contract line `{keyword}`: {expression!r}: {error}"
+                ) from error
+
+    def _check_ranges(self, binary: FlatBinary) -> None:
+        for read in self.reads:
+            for relocation in binary.relocations:
+                if relocation.symbol != read.symbol or relocation.kind.pc_relative:
+                    continue
+                low, high = relocation.kind.bounds()
+                if not low <= read.low + relocation.addend <= read.high + relocation.addend <= high:
+                    raise BuildError(
+                        f"{self.source}: symbol '{read.symbol}' may be {read.low:#x}.."
+                        f"{read.high:#x} by its `reads` line, but the {relocation.type} at offset "
+                        f"{relocation.offset:#x} holds only {low:#x}..{high:#x}"
+                    )
 
 
 def evaluate(expression: str, names: Mapping[str, int]) -> int:
@@ -193,13 +243,13 @@ def _take(contract: Contract, keyword: str, operand: str) -> None:
         case "enter":
             contract.enter = _one_of(words[0], MODES)
             if len(words) > 1 and words[1].startswith("0x"):
-                contract.address = int(words[1], 0)
+                contract.address = _number(words[1])
         case "in":
             contract.inputs[words[0]] = " ".join(words[1:])
         case "reads":
             if len(words) < 3:
                 raise ValueError(f"expected SYMBOL UNIT LOW..HIGH, found {operand!r}")
-            low, high = (int(bound, 0) for bound in _range(words[2]))
+            low, high = (_number(bound) for bound in _range(words[2]))
             if low > high or words[0] in (read.symbol for read in contract.reads):
                 raise ValueError(f"expected one line a symbol and LOW..HIGH, found {operand!r}")
             contract.reads.append(Read(words[0], _one_of(words[1], UNITS), low, high))
@@ -215,9 +265,15 @@ def _take(contract: Contract, keyword: str, operand: str) -> None:
             contract.leaves = words[0]
             contract.state.update(_assignment(word) for word in words[1:])
         case "limit":
-            contract.limit = int(words[0], 0)
+            contract.limit = _number(words[0])
             if contract.limit <= 0:
                 raise ValueError(f"found {words[0]}, expected a number of bytes above 0")
+
+
+def _number(word: str) -> int:
+    if not _NUMBER.fullmatch(word):
+        raise ValueError(f"found {word!r}, expected a number, as 512 or 0x200")
+    return int(word, 0)
 
 
 def _before_text(operand: str) -> str:

@@ -77,6 +77,15 @@ def boot_image(name: str, timeout: float) -> None:
 
 
 def _build(each: Recipe, shop: Workshop, own_code: dict[str, str], outcome: Outcome) -> None:
+    try:
+        _build_each_machine(each, shop, own_code, outcome)
+    except InputError as error:
+        raise InputError(f"recipe {each.name}: {error}") from error
+
+
+def _build_each_machine(
+    each: Recipe, shop: Workshop, own_code: dict[str, str], outcome: Outcome
+) -> None:
     files = [
         material.make(wanted, each.folder, _part_name(each, number), shop)
         for number, wanted in enumerate((each.kernel, *each.initrd))
@@ -98,10 +107,7 @@ def _build(each: Recipe, shop: Workshop, own_code: dict[str, str], outcome: Outc
             continue
         order = Order(files[0], tuple(files[1:]), each.cmdline, profile, each.target, each.move)
         stamp.unlink(missing_ok=True)  # or a build that is killed leaves it to a newer image
-        try:
-            build.build(order, out)
-        except InputError as error:
-            raise InputError(f"recipe {each.name}: {error}") from error
+        build.build(order, out)
         fresh.write_stamp(stamp, {**key, "outputs": _names(out)})
         outcome.built.append(name)
 

@@ -111,7 +111,7 @@ def place(kernel: Kernel, machine: Machine, request: Request) -> Plan:
         ),
         stack=stack,
         runtime=runtime,
-        notes=_notes(kernel, load_address, move),
+        notes=(*_notes(kernel, load_address, move), *_doubts(machine, request)),
     )
     _check(plan, machine, before_firmware=request.before_firmware)
     return plan
@@ -220,6 +220,19 @@ def _notes(kernel: Kernel, load_address: int, move: Move | None) -> tuple[str, .
         f"{move.len} bytes from {move.src:#x} to {move.dst:#x}",
         f"move: {move.by}, {move.reason}",
     )
+
+
+def _doubts(machine: Machine, request: Request) -> tuple[str, ...]:
+    """What is allowed, but hardly meant."""
+    found = []
+    if not any(region.start < ONE_MIB for region in machine.reserved):
+        found.append(
+            f"machine '{machine.name}' reserves nothing below 1 MiB, not even the BIOS's own "
+            'memory: for a PC its file begins with base = "pc"'
+        )
+    if 0 in request.initrd_sizes:
+        found.append("an initrd is empty: nothing is loaded for it")
+    return tuple(found)
 
 
 def _check(plan: Plan, machine: Machine, *, before_firmware: bool) -> None:

@@ -3,7 +3,8 @@
 A profile is a TOML file; `pybuild/machines/` has those that come with bootsplice.
 
     description = "..."             # one line
-    base = "pc"                     # optional: start from another profile and add to it
+    base = "pc"                     # nearly always: start from that profile and add to it;
+                                    # without it nothing is kept free but what is listed here
     ram = 0x20000000                # bytes of RAM from address 0 on, less than 0xb0000000
 
     [[reserved]]                    # never to be written

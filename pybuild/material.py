@@ -65,8 +65,10 @@ def check(material: object, where: str) -> None:
         names = [value for key, value in material.items() if key != "defines"]
         if all(isinstance(name, str) for name in names) and _defines(material) is not None:
             return
-    forms = "; ".join(" and ".join(sorted(form)) for form in _FORMS)
-    raise InputError(f"{where}: {material!r}, expected a path or a table with: {forms}")
+    raise InputError(
+        f"{where}: {material!r}, expected a path or a table: "
+        "{ source, defines (names with numbers) }, { package, file } or { initramfs }"
+    )
 
 
 def make(material: object, folder: Path, name: str, shop: Workshop) -> Path:
@@ -90,12 +92,18 @@ def make(material: object, folder: Path, name: str, shop: Workshop) -> Path:
         case {"source": str(source), **rest}:
             defines = _defines(rest) or {}
             options = [f"-D{key}={value}" for key, value in sorted(defines.items())]
-            return _assemble(folder / source, options, name, shop)
+            return _assemble(_existing(folder / source), options, name, shop)
         case {"package": str(package), "file": str(member)}:
             return debian.fetch(package, member, shop.cache, progress=shop.progress)
         case {"initramfs": str(init)}:
-            return _make_initramfs(folder / init, name, shop)
+            return _make_initramfs(_existing(folder / init), name, shop)
     raise InputError(f"{folder}: not a material: {material!r}")
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    return path
 
 
 def _defines(material: Mapping[object, object]) -> dict[str, int] | None:
@@ -131,7 +139,8 @@ def _assemble(source: Path, options: list[str], name: str, shop: Workshop) -> Pa
     command += [*options, "-o", str(beside), "-l", str(out.with_suffix(".lst")), str(source)]
     run = subprocess.run(command, cwd=shop.root, capture_output=True, text=True, check=False)
     if run.returncode:
-        raise BuildError(f"nasm refuses {source} with {' '.join(options)}:\n{run.stderr.strip()}")
+        command_line = " ".join([str(source), *options])
+        raise BuildError(f"nasm refuses {command_line}:\n{run.stderr.strip()}")
     stamp.unlink(missing_ok=True)
     beside.replace(out)
     fresh.write_stamp(stamp, key)

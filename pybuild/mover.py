@@ -26,7 +26,7 @@ def choose(kernel: Kernel, choice: Choice) -> tuple[Mover, str]:
     if choice == "hook":
         if not kernel.is_high:
             raise InputError(f"{kernel.name}: cannot be moved by a hook: {why_not}; use early")
-        return "hook", "as asked"
+        return "hook", f"as asked, although {why_not}" if why_not else "as asked"
     if why_not:
         return "early", why_not
     return "hook", "its setup code is taken to jump through code32_start, as Linux's does"

@@ -26,11 +26,10 @@ from unicorn import x86_const
 from unicorn.unicorn_py3.unicorn import Uc, UcError
 
 from pybuild import contract
+from pybuild.contract import GENERAL, SEGMENTS
 from pybuild.flat import BASE_SYMBOL, FlatBinary
 
 MODES: Final = {"real16": uc_const.UC_MODE_16, "protected32": uc_const.UC_MODE_32}
-GENERAL: Final = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
-SEGMENTS: Final = ("es", "cs", "ss", "ds", "fs", "gs")  # in encoding order, as QEMU keeps them
 FLAGS: Final = {"df": 1 << 10, "if": 1 << 9}
 PAGE: Final = 0x1000
 TOP: Final = 1 << 32

@@ -19,8 +19,6 @@ from held import (
 from pybuild import assembler, contract
 from pybuild.assembler import Tree
 
-pytestmark = pytest.mark.contract
-
 RELOCATOR_FAULTS = {
     "df stays set": ("rep movsd\n    cld", "rep movsd", "leaves with df=0x1"),
     "edi lost": ("mov edi, edx", "", "leaves with edi="),
@@ -84,7 +82,6 @@ BOOTSECT_FAULTS = {
     "cld": ("cld", "", "leaves with df=0x1"),
     "cli": ("cli", "", "leaves with if=0x1"),
     "ds and ss swapped": ("mov ss, ax", "mov ds, ax", "leaves with ss="),
-    "16 bits only": ("mov edi, strict dword gpr_edi", "mov di, gpr_edi", "leaves with edi="),
     "cs and ip swapped": ("dw ip\n    dw seg_cs", "dw seg_cs\n    dw ip", "(executes|touches) 0x"),
 }
 

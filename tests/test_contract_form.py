@@ -118,20 +118,20 @@ def test_what_may_be_left_out(tmp_path: Path, keyword: str) -> None:
     ("line", "problem"),
     [
         ("; enter     real32", "found 'real32', expected one of real16, protected32, long64"),
-        ("; enter     real16 0xhere", "invalid literal"),
+        ("; enter     real16 0xhere", "expected a number, as"),
         ("; reads     src", "expected SYMBOL UNIT LOW..HIGH, found 'src'"),
         ("; reads     src address", "expected SYMBOL UNIT LOW..HIGH"),
         ("; reads     src pages 0..1", "found 'pages', expected one of address, bytes, value"),
         ("; reads     src address 0-1", "expected LOW..HIGH, found '0-1'"),
         ("; reads     src address ..1", "expected LOW..HIGH"),
-        ("; reads     src address 0..len", "invalid literal"),
+        ("; reads     src address 0..len", "expected a number, as"),
         ("; writes    src", "expected LOW..HIGH, found 'src'"),
         ("; writes    src..  nothing behind it", "expected LOW..HIGH, found 'src..'"),
         ("; leaves    dst ebx", "expected REGISTER=VALUE, found 'ebx'"),
         ("; leaves    dst ebx=", "expected REGISTER=VALUE, found 'ebx='"),
         ("; leaves    dst =0", "expected REGISTER=VALUE, found '=0'"),
-        ("; limit     many", "invalid literal"),
-        ("; limit     012", "invalid literal"),
+        ("; limit     many", "expected a number, as"),
+        ("; limit     012", "expected a number, as"),
     ],
 )
 def test_a_line_that_cannot_be_read(tmp_path: Path, line: str, problem: str) -> None:
@@ -268,3 +268,32 @@ def test_a_limit_is_above_zero(tmp_path: Path, limit: str) -> None:
     source.write_text(f"; limit     {limit}\n")
     with pytest.raises(BuildError, match=r"x\.asm:1: .*above 0"):
         contract.read(source)
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("; preserves exp", "contract line `preserves`: 'exp' is no register"),
+        ("; clobbers  rax", "contract line `clobbers`: 'rax' is no register"),
+        ("; in        boot_params", "contract line `in`: 'boot_params' is no register"),
+        ("; needs     src+lne", "contract line `needs`: 'src+lne': unknown name 'lne'"),
+        ("; needs     src =< 1", "contract line `needs`: 'src =< 1': not an expression"),
+        ("; writes    src..src+ln", "contract line `writes`: 'src+ln': unknown name 'ln'"),
+    ],
+)
+def test_names_that_mean_nothing_are_found_by_the_build(
+    tmp_path: Path, line: str, problem: str
+) -> None:
+    text = f"; enter     protected32\n; reads     src value 0..1\n{line}\n; leaves    src\n"
+    terms = read(tmp_path, f"{text}; limit     9\n")
+    binary = FlatBinary("x", bytes(8), (Relocation(0, "R_386_32", "src", 0),))
+    with pytest.raises(BuildError) as error:
+        terms.check(binary)
+    assert problem in str(error.value)
+
+
+def test_a_field_must_hold_the_range_that_is_declared(tmp_path: Path) -> None:
+    text = "; enter     real16\n; reads     src value 0..0x10000\n; leaves    src\n; limit     9\n"
+    binary = FlatBinary("x", bytes(8), (Relocation(2, "R_386_16", "src", 0),))
+    with pytest.raises(BuildError, match=r"'src' may be 0x0\.\.0x10000 .* R_386_16 at offset 0x2 "):
+        read(tmp_path, text).check(binary)

@@ -333,3 +333,16 @@ def test_patches_say_which_are_about_the_image() -> None:
     plan = place(kernel(setup_sects=4), XEN, request(1, cmdline="quiet"))
     about_image = {patch.field for patch in plan.patches if not patch.of_loader}
     assert about_image == {"code32_start", "syssize"}
+
+
+def test_doubts_are_said() -> None:
+    bare = Machine("bare", "", 64 * MIB)
+    notes = place(kernel(), bare, request(5, 0, before_firmware=False)).notes
+    assert any("reserves nothing below 1 MiB" in note and 'base = "pc"' in note for note in notes)
+    assert any("an initrd is empty" in note for note in notes)
+    assert len(place(kernel(), PC, request(5)).notes) == 1
+
+
+def test_a_hook_against_better_knowledge_says_so() -> None:
+    (move,) = place(kernel(code32_start=0), XEN, request(move="hook")).moves
+    assert move.reason.startswith("as asked, although its code32_start 0x0 lies outside")
