@@ -163,7 +163,8 @@ def _assemble_if_stale(tree: Tree, source: Source, version: NasmVersion) -> bool
         made_from = known.get("inputs")
         if isinstance(made_from, dict):
             inputs = [tree.root / name for name in made_from]
-            if known == _key(tree, source, inputs, version()):
+            digests = fresh.digests([source.path, *inputs], tree.root)
+            if known == _key(source, version(), digests):
                 return False
     stem.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".asm.", dir=tree.build) as scratch:
@@ -173,18 +174,17 @@ def _assemble_if_stale(tree: Tree, source: Source, version: NasmVersion) -> bool
         stamp.unlink(missing_ok=True)  # from here on the outputs are of two makes
         for suffix, path in zip(_OUTPUTS, outputs, strict=True):
             (Path(scratch) / (stem.name + suffix)).replace(path)
-    key = _key(tree, source, inputs, version())
     # What was edited while NASM ran is taken as it was before, and so assembled again next time.
-    key["inputs"] = {**fresh.digests(inputs, tree.root), **before}
-    fresh.write_stamp(stamp, key)
+    digests = {**fresh.digests(inputs, tree.root), **before}
+    fresh.write_stamp(stamp, _key(source, version(), digests))
     return True
 
 
-def _key(tree: Tree, source: Source, inputs: list[Path], version: str) -> dict[str, object]:
+def _key(source: Source, version: str, digests: dict[str, str]) -> dict[str, object]:
     return {
         "nasm": version,
         "flags": _flags(source),
-        "inputs": fresh.digests([source.path, *inputs], tree.root),
+        "inputs": digests,
         "linking": {path.name: fresh.digest(path) for path in _LINKING},
     }
 

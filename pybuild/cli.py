@@ -11,7 +11,7 @@ import re
 import signal
 import sys
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final, NoReturn, get_args
 
 import click
 
@@ -54,7 +54,7 @@ def inspect(kernel: Path, *, as_json: bool) -> None:
 )
 @click.option(
     "--move",
-    type=click.Choice(["auto", "hook", "early"]),
+    type=click.Choice(get_args(mover.Choice)),
     default="auto",
     show_default=True,
     help="Who moves a kernel that cannot be loaded where it runs: its own setup code, through "
@@ -110,7 +110,7 @@ def boot(
     from pybuild import boot as booting
 
     try:
-        pattern = re.compile(expect, re.MULTILINE) if expect is not None else None
+        pattern = re.compile(expect) if expect is not None else None
     except re.error as error:
         raise InputError(f"--expect {expect!r}: not a regular expression: {error}") from error
     if timeout is not None and not math.isfinite(timeout):

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pybuild import apt, boot, build, flock, fresh, machine, material, paths, recipe
+from pybuild import apt, assembler, boot, build, flock, fresh, machine, material, paths, recipe
 from pybuild.assembler import Tree
 from pybuild.build import Order
 from pybuild.errors import InputError
@@ -35,8 +35,9 @@ def build_all(shop: Workshop) -> Outcome:
     outcome = Outcome()
     paths.IMAGES.mkdir(parents=True, exist_ok=True)
     with flock.held(paths.IMAGES / ".lock"):
-        build.code()
-        own_code = _own_code()
+        tree = Tree(paths.ROOT, paths.BUILD)
+        assembler.build(tree)
+        own_code = _own_code(tree)
         for each in recipe.read_all(paths.KERNELS):
             try:
                 _build(each, shop, own_code, outcome)
@@ -69,7 +70,7 @@ def boot_image(name: str, timeout: float) -> None:
     for each in recipe.read_all(paths.KERNELS):
         if name in (each.name, *each.images):
             image = paths.IMAGES / (each.images[0] if name == each.name else name)
-            pattern = re.compile(each.expect, re.MULTILINE) if each.expect else None
+            pattern = re.compile(each.expect) if each.expect else None
             boot.boot(image, expect=pattern, timeout=timeout)
             return
     known = ", ".join(name for each in recipe.read_all(paths.KERNELS) for name in each.images)
@@ -117,9 +118,9 @@ def _names(out: Path) -> list[str]:
     return sorted(path.name for path in out.iterdir()) if out.is_dir() else []
 
 
-def _own_code() -> dict[str, str]:
+def _own_code(tree: Tree) -> dict[str, str]:
     """The digests of bootsplice itself and of its flat binaries."""
-    stems = [paths.BUILD / source.name for source in Tree(paths.ROOT, paths.BUILD).sources()]
+    stems = [tree.build / source.name for source in tree.sources()]
     files = [of(stem) for stem in stems for of in (binary_path, table_path)]
     return fresh.digests([*Path(__file__).parent.rglob("*.py"), *files], paths.ROOT)
 

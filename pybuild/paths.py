@@ -21,7 +21,6 @@ def cache_directory() -> Path:
 
 
 ROOT: Final = _PACKAGE.parent if _IS_CHECKOUT else _PACKAGE  # has asm/
-ASM: Final = ROOT / "asm"
 BUILD: Final = ROOT / "build" if _IS_CHECKOUT else cache_directory() / "build"
 KERNELS: Final = ROOT / "kernels"
 IMAGES: Final = BUILD / "images"

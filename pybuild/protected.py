@@ -66,7 +66,6 @@ def place(
             f"{', '.join(str(region) for region in busy if region.end > ONE_MIB)}"
         )
     by, reason = mover.choose(kernel, choice)
-    start = kernel.get("code32_start", home)
     move = Move(
         src=src,
         dst=home,
@@ -89,7 +88,7 @@ def _place_relocatable(
     alignment, or else a smaller one. The memory that it needs to run must be free as well.
     """
     found = []
-    alignments = _alignments(kernel)
+    alignments = _alignments(kernel)  # first of all, for it refuses what makes no sense
     if home is not None:
         running = runtime(kernel, home, kernel["kernel_alignment"])
         found.append((home, kernel["kernel_alignment"]))

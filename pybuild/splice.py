@@ -11,7 +11,7 @@ from pybuild.errors import InputError
 from pybuild.flat import FlatBinary
 from pybuild.kernel import Kernel
 from pybuild.layout import INITRD_ALIGNMENT
-from pybuild.plan import Move, Patch, Plan
+from pybuild.plan import Load, Move, Patch, Plan
 from pybuild.regions import align_up
 
 # What a boot sector leaves to the disk that it is written to: the disk signature and the
@@ -116,7 +116,7 @@ def splice(
         image=_patch(kernel, [p for p in plan.patches if not p.of_loader]) + bytes(spliced),
         kernel=bytes(spliced),
         cmdline=cmdline.encode(text) + b"\0",
-        early=_bind_early(plan, code[EARLY]) if early else b"",
+        early=_bind_early(plan, early, code[EARLY]) if early else b"",
         initrds=initrds,
     )
 
@@ -154,11 +154,10 @@ def _patch(kernel: Kernel, patches: Iterable[Patch]) -> bytes:
     return bytes(patched)
 
 
-def _bind_early(plan: Plan, early: FlatBinary) -> bytes:
+def _bind_early(plan: Plan, load: Load, early: FlatBinary) -> bytes:
     (move,) = plan.moves
-    load = plan.load("early")
     symbols = {"relocator": move.relocator, "setup_cs": plan.entry.cs}
-    return early.bind(symbols, base=load.address if load else None)
+    return early.bind(symbols, base=load.address)
 
 
 def _read(path: Path, size: int) -> Iterator[bytes]:

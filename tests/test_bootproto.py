@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from pybuild import assembler, bootproto
 from pybuild.bootproto import FIELDS, OLD_PROTOCOL, Field, field, version_name
-from pybuild.paths import ASM
+from pybuild.paths import ROOT
 
-INCLUDE = ASM / "include" / "bootproto.inc"
+INCLUDE = ROOT / "asm" / "include" / "bootproto.inc"
 EVERYTHING = 0x400  # a header end that cuts nothing off
 UNIT = {"resb": 1, "resw": 2, "resd": 4, "resq": 8}
 # What the include file has as constants, because they lie before the header, not in the struc.

@@ -11,7 +11,7 @@ from nasm import assemble, assemble_file, gnu_ld, with_constants
 from pybuild import assembler, contract, linker
 from pybuild.errors import BuildError
 from pybuild.flat import BASE_SYMBOL, FlatBinary, Relocation, binary_path, load, table_path
-from pybuild.paths import ASM, ROOT
+from pybuild.paths import ROOT
 from pybuild.relocations import BY_NAME
 
 with_nasm = settings(max_examples=25, deadline=None)
@@ -269,7 +269,7 @@ programs_of_all_kinds = pytest.mark.parametrize(
 def made(program: Program, room: Path) -> tuple[FlatBinary, Path]:
     path = room / "program.asm"
     path.write_text(program.source)
-    target = assemble_file(path, room, program.format, [ASM / "include"])
+    target = assemble_file(path, room, program.format, [ROOT / "asm" / "include"])
     return linker.link(target, "t/t"), target
 
 
@@ -288,7 +288,7 @@ def test_nasm_gives_the_same_with_constants(
     bound = made(program, room)[0].bind(program.values, program.base)
     path = room / "constants.asm"
     path.write_text(with_constants(program.source, program.values, program.base))
-    assert bound == assemble_file(path, room, "bin", [ASM / "include"]).read_bytes()
+    assert bound == assemble_file(path, room, "bin", [ROOT / "asm" / "include"]).read_bytes()
 
 
 @programs_of_all_kinds

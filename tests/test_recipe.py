@@ -167,14 +167,13 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the source tree with two recipes, built nowhere else."""
     root = tmp_path / "tree"
     kernels = root / "kernels"
-    shutil.copytree(paths.ASM, root / "asm")
+    shutil.copytree(paths.ROOT / "asm", root / "asm")
     shutil.copytree(paths.KERNELS / "probe", kernels / "probe")
     (kernels / "one").write_bytes(b"first initrd")
     (root / "board.toml").write_text('base = "pc"\nram = 0x4000000\n')
     write_recipe(kernels, "first", 'initrd = "one"', 'machine = ["pc", "../board.toml"]')
     write_recipe(kernels, "second", 'cmdline = "quiet"')
     monkeypatch.setattr(paths, "ROOT", root)
-    monkeypatch.setattr(paths, "ASM", root / "asm")
     monkeypatch.setattr(paths, "KERNELS", kernels)
     monkeypatch.setattr(paths, "BUILD", root / "build")
     monkeypatch.setattr(paths, "IMAGES", root / "build" / "images")
