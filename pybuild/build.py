@@ -1,9 +1,9 @@
 """From a kernel, initrds, a command line and a machine to an image: the whole flow in order."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from pybuild import assembler, kernel, layout, machine, mover, paths, splice, targets
+from pybuild import assembler, kernel, layout, loader, machine, mover, paths, splice, targets
 from pybuild.errors import BuildError
 from pybuild.flat import FlatBinary
 from pybuild.plan import Plan
@@ -20,14 +20,16 @@ class Order:
         machine: a machine profile's name or file.
         target: the output format.
         move: who is to move a kernel that cannot be loaded where it runs.
+        options: what is asked of the target.
     """
 
     kernel: Path
     initrds: tuple[Path, ...] = ()
     cmdline: str = ""
     machine: str = "pc"
-    target: str = "ram"
+    target: str = "disk"
     move: mover.Choice = "auto"
+    options: targets.Options = field(default_factory=dict)
 
 
 def code() -> dict[str, FlatBinary]:
@@ -35,7 +37,8 @@ def code() -> dict[str, FlatBinary]:
     tree = assembler.Tree(paths.ROOT, paths.BUILD)
     assembler.build(tree)
     found = {source.name: tree.load(source.name) for source in tree.sources()}
-    for name in (splice.BOOT_SECTOR, splice.EARLY, splice.RELOCATOR):
+    own = (splice.BOOT_SECTOR, splice.EARLY, splice.RELOCATOR, loader.BOOT_SECTOR, loader.LOADER)
+    for name in own:
         if name not in found:
             raise BuildError(f"{tree.asm / name}.asm: is missing, and images are made with it")
     return found
@@ -49,7 +52,7 @@ def build(order: Order, out: Path) -> Plan:
         BuildError: the assembler's sources do not build.
     """
     target = targets.get(order.target)
-    profile = machine.load(order.machine)
+    profile = machine.load(order.machine, boots_anywhere=not target.before_firmware)
     image = kernel.read(order.kernel)
     initrds = splice.open_initrds(order.initrds)
     binaries = code()
@@ -63,5 +66,5 @@ def build(order: Order, out: Path) -> Plan:
     )
     plan = layout.place(image, profile, request)
     parts = splice.splice(image, plan, binaries, order.cmdline, initrds)
-    target.write(plan, parts, out)
+    target.write(plan, parts, out, order.options)
     return plan

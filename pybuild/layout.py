@@ -25,6 +25,13 @@ STACK_SIZE: Final = 0x400  # the least that setup code gets between itself and t
 STACK_MARGIN: Final = 16  # load_linux begins the stack so far below the command line
 BOOT_SECTOR: Final = Region("boot sector", 0x7C00, 0x7E00)
 
+# What the disk loader needs until it is done; asm/include/loadtable.inc has its end of this.
+LOADER: Final = Region("loader", 0x1000, 0x7C00)
+# The most that one BIOS call reads (EDD 3.0 allows 127 sectors), clear of the 64 KiB boundaries
+# that ISA DMA cannot cross; and what is left where a zImage fills the memory above.
+_BOUNCE: Final = (127 * bootproto.SECTOR, 0x10000)
+_SMALL_BOUNCE: Final = Region("bounce buffer", 0x8000, 0x10000)
+
 # Where load_linux puts the real-mode part and the command line. A recent, high kernel takes any
 # place below the EBDA, so there is a second choice for a machine that has the first in use.
 _OLD_CMDLINE_END: Final = 0x9A000  # "nothing above" it, up to protocol 2.01
@@ -89,17 +96,22 @@ def place(kernel: Kernel, machine: Machine, request: Request) -> Plan:
             )
         loads.append(Load("early", address, request.early_size))
 
+    bounce = None
+    if not request.before_firmware:
+        loads.append(Load("bootsect", BOOT_SECTOR.start, BOOT_SECTOR.size))
+        bounce = _place_bounce([*busy, *low, *(load.region for load in loads)])
+
     if sum(request.initrd_sizes):
-        taken = [*busy, *low, *(load.region for load in loads), runtime]
+        ours = [*low, *(load.region for load in loads), runtime]
         if move:
-            taken.append(_destination(move))
+            ours.append(_destination(move))
         unpacking = protected.unpacking(kernel, runtime)
-        loads.append(_place_initrd(kernel, machine, request, taken, unpacking))
+        loads.append(_place_initrd(kernel, machine, request, busy, ours, unpacking))
 
     plan = Plan(
         kernel=Path(kernel.name).name,
         machine=machine.name,
-        ram=machine.ram,
+        ram=_ram(machine, [*(load.region for load in loads), runtime], bounce),
         loads=tuple(loads),
         moves=(move,) if move else (),
         patches=header.patches(kernel, request.cmdline, loads, move, alignment),
@@ -111,6 +123,8 @@ def place(kernel: Kernel, machine: Machine, request: Request) -> Plan:
         ),
         stack=stack,
         runtime=runtime,
+        bounce=bounce,
+        long_mode=bool(kernel.get("xloadflags") & bootproto.XLF_KERNEL_64),
         notes=(*_notes(kernel, load_address, move), *_doubts(machine, request)),
     )
     _check(plan, machine, before_firmware=request.before_firmware)
@@ -170,11 +184,26 @@ def _place_real_mode(
     )
 
 
+def _place_bounce(taken: Sequence[Region]) -> Region:
+    """What the BIOS reads into."""
+    size, alignment = _BOUNCE
+    high = bootproto.REAL_MODE_ADDRESS
+    start = first_fit(size, taken, low=alignment, high=high, alignment=alignment)
+    return _SMALL_BOUNCE if start is None else Region(_SMALL_BOUNCE.name, start, start + size)
+
+
+def _ram(machine: Machine, ours: Sequence[Region], bounce: Region | None) -> int:
+    """Bytes of RAM that the plan counts on: with a loader as few as it takes."""
+    highest = max(region.end for region in ours)
+    return machine.ram if bounce is None else min(align_up(highest, ONE_MIB), machine.ram)
+
+
 def _place_initrd(
     kernel: Kernel,
     machine: Machine,
     request: Request,
-    taken: Sequence[Region],
+    busy: Sequence[Region],
+    ours: Sequence[Region],
     unpacking: Region,
 ) -> Load:
     if kernel.version < 0x200:
@@ -190,10 +219,15 @@ def _place_initrd(
     highest = kernel.get("initrd_addr_max", bootproto.DEFAULT_INITRD_ADDR_MAX)
     limit = cmdline.memory_limit(request.cmdline) or machine.ram
     high = min(highest + 1, limit, machine.ram)
+    # As high as possible, by convention, where the RAM's size is known; a loader's image wants to
+    # need as little RAM as possible, so it has them above the kernel.
+    low, fit = ONE_MIB, last_fit
+    if not request.before_firmware:
+        low, fit = max(region.end for region in ours), first_fit
     # What is only guessed to be in use is better kept free, but no reason to refuse.
     fits = (
-        last_fit(size, used, low=ONE_MIB, high=high, alignment=PAGE)
-        for used in ([*taken, unpacking], taken)
+        fit(size, [*busy, *ours, *guessed], low=max(lowest, ONE_MIB), high=high, alignment=PAGE)
+        for lowest, guessed in ((low, [unpacking]), (ONE_MIB, []))
     )
     address = next((fit for fit in fits if fit is not None), None)
     if address is None:
@@ -240,7 +274,8 @@ def _check(plan: Plan, machine: Machine, *, before_firmware: bool) -> None:
     at = {load.part: load.region for load in plan.loads}
     kept = [plan.stack, at["cmdline"], *(at[part] for part in ("initrd",) if part in at)]
     early = [at["early"]] if "early" in at else []
-    loading = [*kept, at["kernel"], *early, *([] if before_firmware else [BOOT_SECTOR])]
+    loader = [LOADER, at["bootsect"], plan.bounce] if plan.bounce else []
+    loading = [*kept, at["kernel"], *early, *loader]
     phases = [
         ("while loading", loading, machine.busy(before_firmware=before_firmware)),
         ("when the kernel runs", [*kept, plan.runtime], machine.reserved),

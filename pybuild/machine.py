@@ -6,6 +6,7 @@ A profile is a TOML file; `pybuild/machines/` has those that come with bootsplic
     base = "pc"                     # nearly always: start from that profile and add to it;
                                     # without it nothing is kept free but what is listed here
     ram = 0x20000000                # bytes of RAM from address 0 on, less than 0xb0000000
+                                    # (targets disk and iso: the most that the image may need)
 
     [[reserved]]                    # never to be written
     [[busy_while_loading]]          # the firmware's until the boot sector runs
@@ -65,8 +66,13 @@ def names() -> list[str]:
     return sorted(path.stem for path in _PROFILES.glob("*.toml"))
 
 
-def load(name: str) -> Machine:
+def load(name: str, *, boots_anywhere: bool = False) -> Machine:
     """Reads a profile by its name, or from a file if `name` is the path of one.
+
+    Args:
+        name: the profile.
+        boots_anywhere: for images whose loader looks for itself how much RAM there is. What a
+            profile that comes with bootsplice says is then no limit; a file of the user's is.
 
     Raises:
         InputError: there is no such profile, or it says something that makes no sense.
@@ -78,6 +84,8 @@ def load(name: str) -> Machine:
         raise InputError(
             f"{path}: ram is {ram!r}, expected bytes below {_RAM_LIMIT:#x}, a multiple of {_PAGE}"
         )
+    if boots_anywhere and name in names():
+        ram = _RAM_LIMIT - _PAGE
     lists = {key: _regions(path, key, table[key], ram) for key in _LISTS}
     return Machine(name=path.stem, description=str(table.get("description", "")), ram=ram, **lists)
 

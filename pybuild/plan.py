@@ -18,7 +18,8 @@ class Load:
     """A part and the address where it must be before the boot sector jumps.
 
     The parts are `setup` (the real-mode part), `cmdline` (with its NUL), `kernel` (the
-    protected-mode part with the relocator behind it), `initrd` and `early` (the early stage).
+    protected-mode part with the relocator behind it), `initrd`, `early` (the early stage) and,
+    where a loader of ours loads it and not the BIOS, `bootsect` (the register-state boot sector).
     """
 
     part: str
@@ -106,6 +107,8 @@ class Plan:
         entry: how the setup code is entered.
         stack: the real-mode part with its heap and stack, up to the command line.
         runtime: where the kernel unpacks itself and runs, by init_size.
+        bounce: what the loader reads into where the BIOS reads for it; None without a loader.
+        long_mode: whether the kernel is a 64-bit one.
         notes: what was decided, in the words of the 2007 patch where it has words.
     """
 
@@ -118,6 +121,8 @@ class Plan:
     entry: EntryState
     stack: Region
     runtime: Region
+    bounce: Region | None
+    long_mode: bool
     notes: tuple[str, ...]
 
     def load(self, part: str) -> Load | None:

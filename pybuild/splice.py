@@ -33,17 +33,25 @@ class Initrds:
     paths: tuple[Path, ...]
     sizes: tuple[int, ...]
 
+    def placed(self) -> Iterator[tuple[int, Path, int]]:
+        """Each file's offset in all of them, one behind the other, its path and its size."""
+        offset = 0
+        for path, size in zip(self.paths, self.sizes, strict=True):
+            offset = align_up(offset, INITRD_ALIGNMENT)  # as the cpio reader needs it
+            yield offset, path, size
+            offset += size
+
     def chunks(self) -> Iterator[bytes]:
-        """Their contents one behind the other, each aligned as the cpio reader needs it.
+        """Their contents one behind the other, with zeros between them.
 
         Raises:
             InputError: a file cannot be read, or has another size than when the plan was made.
         """
-        offset = 0
-        for path, size in zip(self.paths, self.sizes, strict=True):
-            yield bytes(align_up(offset, INITRD_ALIGNMENT) - offset)
-            offset = align_up(offset, INITRD_ALIGNMENT) + size
+        end = 0
+        for offset, path, size in self.placed():
+            yield bytes(offset - end)
             yield from _read(path, size)
+            end = offset + size
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +67,7 @@ class Parts:
         cmdline: the command line with its NUL.
         early: the early stage; empty if the plan has none.
         initrds: the initrds.
+        code: the flat binaries, for a target that binds a loader of its own.
     """
 
     boot_sector: bytes
@@ -68,6 +77,7 @@ class Parts:
     cmdline: bytes
     early: bytes
     initrds: Initrds
+    code: Mapping[str, FlatBinary]
 
 
 def open_initrds(paths: Sequence[Path]) -> Initrds:
@@ -118,6 +128,7 @@ def splice(
         cmdline=cmdline.encode(text) + b"\0",
         early=_bind_early(plan, early, code[EARLY]) if early else b"",
         initrds=initrds,
+        code=code,
     )
 
 

@@ -1,5 +1,6 @@
 """The planner: what it promises for any kernel and machine, and what load_linux would have done."""
 
+import dataclasses
 import re
 from typing import Any
 
@@ -18,6 +19,7 @@ from pybuild.regions import Region
 MIB = 1 << 20
 PC = machine.load("pc")
 XEN = machine.load("xen-hvm")
+KEPT = dataclasses.replace(PC, overwritten_by_firmware=())  # with firmware that wipes nothing
 
 
 def request(
@@ -92,7 +94,7 @@ def test_loadflags_keep_the_kernels_own_bits() -> None:
 )
 def test_initrd_as_high_as_it_may_be(version: int, limit: int) -> None:
     options = {"initrd_addr_max": 0x2FFFFFF} if version >= 0x203 else {}
-    plan = place(kernel(version, **options), PC, request(5000, before_firmware=False))
+    plan = place(kernel(version, **options), KEPT, request(5000))
     high = min(limit + 1, PC.ram - 0x40000)
     assert at(plan)["initrd"] == (high - 5000) & ~0xFFF
     assert patched(plan)["ramdisk_image"] == at(plan)["initrd"]
@@ -177,7 +179,7 @@ def test_kernel_alignment_is_a_power_of_two() -> None:
 def test_mem_that_is_no_limit(option: str) -> None:
     high = PC.ram - 0x40000
     plan = place(
-        kernel(initrd_addr_max=2**32 - 1), PC, request(1, cmdline=option, before_firmware=False)
+        kernel(initrd_addr_max=2**32 - 1), KEPT, request(1, cmdline=option)
     )
     assert at(plan)["initrd"] == (high - 1) & ~0xFFF
 
@@ -317,8 +319,7 @@ def test_what_was_spliced_already_is_refused() -> None:
     ],
 )
 def test_mem_as_the_kernel_reads_it(line: str, limit: int) -> None:
-    asked = request(1, cmdline=line, before_firmware=False)
-    plan = place(kernel(initrd_addr_max=2**32 - 1), PC, asked)
+    plan = place(kernel(initrd_addr_max=2**32 - 1), KEPT, request(1, cmdline=line))
     assert at(plan)["initrd"] == (limit - 1) & ~0xFFF
 
 

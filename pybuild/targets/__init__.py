@@ -2,12 +2,54 @@
 
 import importlib
 import pkgutil
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from pybuild.errors import InputError
 from pybuild.plan import Plan
 from pybuild.splice import Parts
+
+DEFAULT: Final = "disk"
+
+_SIZE: Final = re.compile(r"([0-9]+|0x[0-9a-f]+)([kmg]?)(i?b)?", re.IGNORECASE)
+_UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """Something that a user may ask of a target: `--name` on the command line.
+
+    Attributes:
+        name: its name, which is also its key in a recipe's `options`.
+        kind: bool for a flag, str for a text, int for a number of bytes (with K, M, G for a unit).
+        help: one line for `bootsplice build --help`.
+    """
+
+    name: str
+    kind: type[bool] | type[str] | type[int]
+    help: str
+
+    def value(self, given: object) -> bool | str | int:
+        """What was given, as the target takes it.
+
+        Raises:
+            InputError: it is of another kind.
+        """
+        if self.kind is int and isinstance(given, str):
+            size = _SIZE.fullmatch(given)
+            if size:
+                return int(size[1], 0 if "x" in size[1].lower() else 10) * _UNITS[size[2].lower()]
+        elif type(given) is self.kind and not (type(given) is int and given < 0):
+            return given
+        expected = {bool: "true or false", str: "a text", int: "bytes, as in 64M"}[self.kind]
+        raise InputError(f"option {self.name} is {given!r}, expected {expected}")
+
+
+# What was asked for, by the options' names; those that were not are not in it.
+Options: TypeAlias = Mapping[str, bool | str | int]
 
 
 class Target(Protocol):
@@ -15,13 +57,18 @@ class Target(Protocol):
 
     Attributes:
         name: what the user calls it.
+        suffixes: of output files that mean this target when the user names none; the first is
+            that of a recipe's image. One without any writes folders.
         before_firmware: whether its parts are in memory before the firmware runs.
+        options: what may be asked of it.
     """
 
     name: str
+    suffixes: tuple[str, ...]
     before_firmware: bool
+    options: tuple[Option, ...]
 
-    def write(self, plan: Plan, parts: Parts, out: Path) -> None:
+    def write(self, plan: Plan, parts: Parts, out: Path, options: Options) -> None:
         """Writes the image to `out`, whole or not at all."""
 
 
@@ -52,3 +99,41 @@ def get(name: str) -> Target:
         raise InputError(f"target '{name}': unknown, expected one of {', '.join(names())}")
     target: Target = _REGISTERED[name]()
     return target
+
+
+def every() -> list[Target]:
+    """Every target, by name."""
+    return [get(name) for name in names()]
+
+
+def of_output(out: Path) -> str:
+    """The name of the target that writes files with this suffix; the default for any other."""
+    suffix = out.suffix.lower()
+    return next((target.name for target in every() if suffix in target.suffixes), DEFAULT)
+
+
+def options() -> dict[str, tuple[Option, list[str]]]:
+    """Every option by its name, with the names of the targets that have it."""
+    found: dict[str, tuple[Option, list[str]]] = {}
+    for target in every():
+        for option in target.options:
+            known, having = found.setdefault(option.name, (option, []))
+            if known.kind is not option.kind:
+                raise AssertionError(f"{option.name} is of another kind in {target.name}")
+            having.append(target.name)
+    return found
+
+
+def check_options(target: Target, given: Mapping[str, Any]) -> Options:
+    """What was asked of a target, as the target takes it.
+
+    Raises:
+        InputError: it has no such option, or the value is of another kind.
+    """
+    known = {option.name: option for option in target.options}
+    for name in given:
+        if name not in known:
+            having = options().get(name, (None, []))[1]
+            only = f"only {' and '.join(having)}" if having else "and no other target has"
+            raise InputError(f"option {name}: target '{target.name}' has none such, {only}")
+    return {name: known[name].value(value) for name, value in given.items()}

@@ -7,7 +7,7 @@ from pybuild.bootproto import SECTOR
 from pybuild.files import replace_directory, write_file
 from pybuild.plan import Plan
 from pybuild.splice import Parts
-from pybuild.targets import register
+from pybuild.targets import Options, register
 
 PLAN: Final = "plan.json"
 ARGUMENTS: Final = "qemu.args"
@@ -30,9 +30,11 @@ class Ram:
     """
 
     name = "ram"
+    suffixes = ()
     before_firmware = True
+    options = ()
 
-    def write(self, plan: Plan, parts: Parts, out: Path) -> None:
+    def write(self, plan: Plan, parts: Parts, out: Path, _: Options) -> None:
         """Writes the folder; one that an earlier build left there is replaced.
 
         Raises:
