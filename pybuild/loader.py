@@ -17,7 +17,7 @@ LOADER: Final = "real/loader"
 DISK_SHIFT: Final = 9  # a disk's or a floppy's sectors have 1 << 9 bytes
 CD_SHIFT: Final = 11
 
-_SCRATCH: Final = 0x5000  # LOADER_SCRATCH in asm/include/loadtable.inc: code and table end below
+SCRATCH: Final = 0x5000  # LOADER_SCRATCH in asm/include/loadtable.inc: code and table end below
 _TABLE_ALIGNMENT: Final = 16
 _MOST_SECTORS: Final = 127  # that one EDD call reads
 
@@ -41,8 +41,8 @@ def size(code: Mapping[str, FlatBinary], entries: int, shift: int) -> int:
     table = align_up(len(code[LOADER].code), _TABLE_ALIGNMENT)
     end = layout.LOADER.start + table + loadtable.size(entries)
     sectors = align_up(end - layout.LOADER.start, 1 << shift)
-    if end > _SCRATCH:
-        fit = (_SCRATCH - layout.LOADER.start - table) // loadtable.size(1)
+    if end > SCRATCH:
+        fit = (SCRATCH - layout.LOADER.start - table) // loadtable.size(1)
         raise InputError(
             f"{entries} parts (initrds among them) are too many for the loader's table, "
             f"{fit} fit; join initrds into one file"

@@ -14,9 +14,14 @@ import xxhash
 SECTOR: Final = 512  # bytes; what an LBA in the table counts, whatever the drive's own sectors are
 NEEDS_LONG_MODE: Final = 0x01
 _HEADER: Final = struct.Struct("<IIQ")  # load_table: entries, needs, total
-_ENTRY: Final = struct.Struct("<QQQI12s")  # load_entry: lba, size, address, checksum, name
-_SUM_FACTOR: Final = 0x9E3779B5
+_NAME_SIZE: Final = 12  # with its NUL
+_ENTRY: Final = struct.Struct(
+    f"<QQQI{_NAME_SIZE}s"
+)  # load_entry: lba, size, address, checksum, name
+SUM_ROTATE: Final = 13  # bits
+SUM_FACTOR: Final = 0x9E3779B5
 _DWORD: Final = struct.Struct("<I")
+_DWORD_MASK: Final = 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,8 @@ def encode(entries: Sequence[Entry], *, long_mode: bool) -> bytes:
     total = sum(entry.size for entry in entries if entry.lba)
     table = [_HEADER.pack(len(entries), NEEDS_LONG_MODE if long_mode else 0, total)]
     for e in entries:
+        if len(e.name) >= _NAME_SIZE:
+            raise AssertionError(f"{e.name!r} is too long a name for a part")
         table.append(_ENTRY.pack(e.lba, e.size, e.address, e.checksum, e.name.encode("ascii")))
     return b"".join(table)
 
@@ -95,5 +102,6 @@ def loader_sum(loader: bytes) -> int:
     """
     total = 0
     for (word,) in _DWORD.iter_unpack(loader):
-        total = (total * _SUM_FACTOR + word) & 0xFFFFFFFF
+        total = (total + word) & _DWORD_MASK
+        total = (total << SUM_ROTATE | total >> 32 - SUM_ROTATE) * SUM_FACTOR & _DWORD_MASK
     return total

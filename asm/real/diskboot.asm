@@ -12,7 +12,7 @@
 ; reads     loader_lba_high value 0..0xffffffff
 ; reads     loader_sectors value 1..32  sectors of the drive
 ; reads     loader_size bytes 4..0x4000  a multiple of 4
-; reads     loader_sum value 0..0xffffffff  s = s * LOADER_SUM_FACTOR + dword, over its dwords
+; reads     loader_sum value 0..0xffffffff  of its dwords, see enter_loader
 ; reads     sector_shift value 9..11  the drive's sectors have 1 << this many bytes; 11 on a CD
 ; writes    0x1000..0x5000          the loader
 ; writes    0x7a00..0x7c00          the stack
@@ -117,8 +117,9 @@ enter_loader:
     xor ebx, ebx
 .dword:
     lodsd
-    imul ebx, ebx, LOADER_SUM_FACTOR
     add ebx, eax
+    rol ebx, LOADER_SUM_ROTATE          ; or the upper bits of the words would hardly count
+    imul ebx, ebx, LOADER_SUM_FACTOR
     loop .dword
     cmp ebx, [at(id.loader_sum)]
     jne .wrong
@@ -239,7 +240,7 @@ message:
 .drive:
     db "xx, status "
 .status:
-    db "xx: no intact loader", 13, 10, 0
+    db "xx: bad loader", 13, 10, 0
 status:
     db 0
 tries:

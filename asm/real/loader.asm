@@ -42,7 +42,7 @@ FIRST_HARD_DISK         equ 0x80
 
 ; The scratch memory; loadtable.inc says how large it is.
 scratch_ide             equ LOADER_SCRATCH
-SCRATCH_IDE_SIZE        equ 0x1000
+SCRATCH_IDE_SIZE        equ 0x200
 memmap_entries          equ scratch_ide + SCRATCH_IDE_SIZE
 SCRATCH_MEMMAP_SIZE     equ 0x800
 memmap_e820             equ memmap_entries + SCRATCH_MEMMAP_SIZE
@@ -295,11 +295,32 @@ back_to_bios:
     push eax
     push si
     call [bx + driver.release]
+    mov word [reader], bios_driver
+    mov ah, DISK_RESET
+    mov dl, [drive]
+    call bios_disk
     pop si
     pop eax
-    mov word [reader], bios_driver
     clc
 .done:
+    ret
+
+; read: has the driver in use read the request; one that isn't the BIOS's is asked twice, for the
+; BIOS reads slowly, and tries again by itself.
+; Out:      CF clear = done; CF set: ah = status
+; Clobbers: everything but si
+read:
+    mov bx, [reader]
+    push si
+    call [bx + driver.read]
+    jnc .done
+    mov bx, [reader]
+    cmp bx, bios_driver
+    stc
+    je .done
+    call [bx + driver.read]
+.done:
+    pop si
     ret
 
 ; read_failed: stops, saying where.
@@ -335,9 +356,7 @@ load_once:
     mov eax, [bx + driver.most]
 .some:
     mov [request + read_request.sectors], eax
-    push si
-    call [bx + driver.read]
-    pop si
+    call read
     jc .done
     mov ecx, [request + read_request.sectors]
     sub [left], ecx
@@ -363,10 +382,7 @@ load_once:
     push ecx
     mov dword [request + read_request.address], bounce
     mov dword [request + read_request.sectors], 1
-    mov bx, [reader]
-    push si
-    call [bx + driver.read]
-    pop si
+    call read
     pop ecx
     pop edi
     jc .done
