@@ -42,7 +42,8 @@ def size(code: Mapping[str, FlatBinary], entries: int, shift: int) -> int:
     end = layout.LOADER.start + table + loadtable.size(entries)
     sectors = align_up(end - layout.LOADER.start, 1 << shift)
     if end > SCRATCH:
-        fit = (SCRATCH - layout.LOADER.start - table) // loadtable.size(1)
+        room = SCRATCH - layout.LOADER.start - table - loadtable.size(0)
+        fit = room // (loadtable.size(1) - loadtable.size(0))
         raise InputError(
             f"{entries} parts (initrds among them) are too many for the loader's table, "
             f"{fit} fit; join initrds into one file"

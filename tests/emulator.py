@@ -9,18 +9,21 @@ In `protected32` paging and IF are off and CS is 0x10; the GDT is in a page that
 - Writes: with `trace` a hook on each, which is a call per element of a `rep movs`: too slow for a
   large copy. So with and without it all of memory is compared before and after, and whatever
   differs outside the declared ranges is a violation: fill memory with noise, not zeros.
+  Real-mode segments end after 64 KiB, which unicorn doesn't look at: for writes the hook does.
+- Interrupts and ports are served by what `hardware` is given (bios.py); it may also end the run.
 - What the first binary calls is held to its own contract, from its first byte to its own `leaves`
   target; meanwhile its caller's contract does not count.
 - Segments: unicorn enforces no limits (QEMU's TCG doesn't) and has no call to read bases and
-  limits, but they are in its saved context: _segments_at() finds them.
+  limits, but they are in its saved context: cpu.py finds them.
 """
 
 import functools
-import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
+from cpu import FLAGS, NUMBERS, ContractError, Segment, State
+from memory import PAGE, TOP, Memory
 from unicorn import unicorn_const as uc_const
 from unicorn import x86_const
 from unicorn.unicorn_py3.unicorn import Uc, UcError
@@ -30,66 +33,11 @@ from pybuild.contract import GENERAL, SEGMENTS
 from pybuild.flat import BASE_SYMBOL, FlatBinary
 
 MODES: Final = {"real16": uc_const.UC_MODE_16, "protected32": uc_const.UC_MODE_32}
-FLAGS: Final = {"df": 1 << 10, "if": 1 << 9}
-PAGE: Final = 0x1000
-TOP: Final = 1 << 32
 BOOT_CS: Final = 0x10
-_NUMBERS: Final = {r: getattr(x86_const, f"UC_X86_REG_{r.upper()}") for r in (*GENERAL, *SEGMENTS)}
+REAL_MODE_VECTORS: Final = 0x400  # bytes of the interrupt table
 _HOSTILE_FLAGS: Final = 0x8D7 | FLAGS["df"]  # and OF SF ZF AF PF CF
-_CR0_PE: Final = 1
-_CR0_PG: Final = 1 << 31
-_CACHE: Final = struct.Struct("<I4xQII")  # selector, base, limit, descriptor's high dword
-
-
-class ContractError(AssertionError):
-    """A binary did not do what its header comment says."""
-
-
-class Memory:
-    """Guest memory: the pages that the parts touch, at least one each; later parts lie on top."""
-
-    def __init__(self, parts: Iterable[tuple[int, bytes | bytearray]]) -> None:
-        parts = list(parts)
-        self.stretches: dict[int, bytearray] = {}
-        start = end = -1
-        for address, size in sorted((address, len(data) or 1) for address, data in parts):
-            if address & -PAGE > end:
-                start = end = address & -PAGE
-                self.stretches[start] = bytearray()
-            end = max(end, (address + size + PAGE - 1) & -PAGE)
-            self.stretches[start].extend(bytes(end - start - len(self.stretches[start])))
-        for address, data in parts:
-            self.write(address, data)
-
-    def _find(self, address: int, size: int) -> tuple[bytearray, slice]:
-        for start, data in self.stretches.items():
-            if start <= address and address + size <= start + len(data):
-                return data, slice(address - start, address - start + size)
-        raise KeyError(f"{address:#x}..{address + size:#x} is not mapped")
-
-    def read(self, address: int, size: int) -> bytes:
-        data, part = self._find(address, size)
-        return bytes(data[part])
-
-    def write(self, address: int, new: bytes | bytearray) -> None:
-        data, part = self._find(address, len(new))
-        data[part] = new
-
-    def take(self, other: "Memory", ranges: Iterable[tuple[int, int]]) -> "Memory":
-        """A copy, with the contents of these ranges from another memory of the same pages."""
-        copy = Memory(self.stretches.items())
-        for low, high in ranges:
-            for start, data in copy.stretches.items():
-                part = slice(max(low - start, 0), max(high - start, 0))
-                data[part] = other.stretches[start][part]
-        return copy
-
-    def first_difference(self, other: "Memory") -> int | None:
-        """The lowest address where two memories of the same pages differ."""
-        for start, data in sorted(self.stretches.items()):
-            if data != (theirs := other.stretches[start]):
-                return start + next(i for i, byte in enumerate(data) if byte != theirs[i])
-        return None
+_HLT: Final = b"\xf4"
+_REAL_MODE_END: Final = 0x10FFF0  # what is beyond no real-mode segment reaches
 
 
 @dataclass(frozen=True)
@@ -100,6 +48,7 @@ class Placed:
     binary: FlatBinary
     base: int
     symbols: Mapping[str, int]
+    also: Sequence[tuple[int, int]] = ()  # what it may write and no expression can tell
 
     @property
     def end(self) -> int:
@@ -112,7 +61,8 @@ class Placed:
     def writes(self, registers: Mapping[str, int]) -> list[tuple[int, int]]:
         """The ranges that may change, end exclusive."""
         evaluate = functools.partial(self.evaluate, registers=registers)
-        return [(evaluate(low), evaluate(high)) for low, high in self.terms.writes]
+        ranges = [(evaluate(low), evaluate(high)) for low, high in self.terms.writes]
+        return [*ranges, *self.also]
 
     def target(self, registers: Mapping[str, int]) -> tuple[int | None, int, int]:
         """Where it goes next: the real-mode segment if it names one, the offset, the address."""
@@ -123,25 +73,32 @@ class Placed:
 
 
 class Outcome(NamedTuple):
-    """All of memory, with the binaries and the GDT, before and after."""
+    """All of memory, with the binaries and the GDT, before and after; how the run ended."""
 
     before: Memory
     after: Memory
+    registers: dict[str, int]
+    stopped: str  # what the hardware said; empty if the binary left
 
 
-class Segment(NamedTuple):
-    """What a segment register keeps out of sight; `big` is the descriptor's D/B bit."""
+class Hardware(Protocol):
+    """What there is round the CPU: a BIOS and what ports lead to."""
 
-    base: int
-    limit: int
-    big: bool
+    cpu: int | None  # unicorn's number of a model; None is unicorn's own choice
+    writes: Sequence[tuple[int, int]]  # memory of its own
+    stopped: str  # why the machine goes no further; empty while it does
 
-    def descriptor(self, access: int) -> bytes:
-        granular = self.limit > 0xFFFFF
-        limit = self.limit >> 12 if granular else self.limit
-        flags = granular << 7 | self.big << 6 | limit >> 16
-        high = (self.base >> 16 & 0xFF, access, flags, self.base >> 24)
-        return struct.pack("<HHBBBB", limit & 0xFFFF, self.base & 0xFFFF, *high)
+    def attach(self, uc: Uc) -> None:
+        """Adds its hooks to a machine whose memory is in place."""
+
+    def interrupt(self, number: int, now: State) -> None:
+        """Serves an interrupt, or raises ContractError: no PC would survive how it was asked."""
+
+    def halted(self, now: State) -> None:
+        """Passes the time until an interrupt ends the HLT, or stops."""
+
+    def detach(self) -> None:
+        """Leaves all of memory where it can be read."""
 
 
 FLAT: Final = Segment(0, TOP - 1, True)
@@ -159,8 +116,9 @@ def run(
     registers: Mapping[str, int],
     trace: bool = True,
     budget: int = 100_000,
+    hardware: Hardware | None = None,
 ) -> Outcome:
-    """Runs `entered` to its `leaves` target.
+    """Runs `entered` to its `leaves` target, or to where the hardware stops it.
 
     Args:
         entered: where the run begins.
@@ -169,6 +127,7 @@ def run(
         registers: the entry registers that matter; the others get patterns.
         trace: whether to look at every write as it happens.
         budget: the most instructions that it may take; each turn of a `rep` is one.
+        hardware: what serves its interrupts and ports; without it an interrupt breaks a contract.
 
     Raises:
         ContractError: it broke its contract; the text says how.
@@ -185,14 +144,18 @@ def run(
     gdt = next(free)
     before = Memory([*parts, (gdt, _GDT)])
 
-    machine = _Machine((entered, *others), before, trace)
+    machine = _Machine((entered, *others), before, trace, hardware)
     if protected:
         machine.uc.reg_write(x86_const.UC_X86_REG_GDTR, (0, gdt, len(_GDT) - 1, 0))
+    else:
+        machine.uc.reg_write(x86_const.UC_X86_REG_IDTR, (0, 0, REAL_MODE_VECTORS - 1, 0))
     for name, value in given.items():
-        machine.uc.reg_write(_NUMBERS[name], value)
+        machine.uc.reg_write(NUMBERS[name], value)
     flags = _HOSTILE_FLAGS | (0 if protected else FLAGS["if"])
     machine.uc.reg_write(x86_const.UC_X86_REG_EFLAGS, flags)
-    return Outcome(before, machine.run(before, budget))
+    after = machine.run(before, budget)
+    registers = State.of(machine.uc).registers
+    return Outcome(before, after, registers, hardware.stopped if hardware else "")
 
 
 def _patterns(protected: bool) -> dict[str, int]:
@@ -204,45 +167,10 @@ def _patterns(protected: bool) -> dict[str, int]:
     return registers | {name: 0x20 + 8 * i for i, name in enumerate(data)} | {"cs": BOOT_CS}
 
 
-@functools.cache
-def _segments_at() -> int:
-    """Where the segment registers are in a saved context: QEMU's `SegmentCache segs[6]`."""
-    uc = Uc(uc_const.UC_ARCH_X86, uc_const.UC_MODE_16)
-    expected = b""
-    for i, name in enumerate(SEGMENTS):
-        uc.reg_write(_NUMBERS[name], 0x4321 + i)
-        expected += _CACHE.pack(0x4321 + i, 16 * (0x4321 + i), 0xFFFF, 0x9300)
-    found = bytes(uc.context_save()).find(expected)
-    if found < 0:
-        raise NotImplementedError("this unicorn keeps its segment registers in another way")
-    return found
-
-
-class _State(NamedTuple):
-    registers: dict[str, int]  # and eip, df, if
-    segments: dict[str, Segment]
-    protected: bool  # and not paged
-
-    @classmethod
-    def of(cls, uc: Uc) -> "_State":
-        registers = {name: uc.reg_read(number) for name, number in _NUMBERS.items()}
-        registers["eip"] = uc.reg_read(x86_const.UC_X86_REG_EIP)
-        flags = uc.reg_read(x86_const.UC_X86_REG_EFLAGS)
-        registers |= {name: int(bool(flags & bit)) for name, bit in FLAGS.items()}
-        saved = bytes(uc.context_save())[_segments_at() :]
-        caches = [_CACHE.unpack_from(saved, _CACHE.size * i) for i in range(len(SEGMENTS))]
-        segments = {
-            name: Segment(base, limit, bool(high & 1 << 22))
-            for name, (_, base, limit, high) in zip(SEGMENTS, caches, strict=True)
-        }
-        mode = uc.reg_read(x86_const.UC_X86_REG_CR0) & (_CR0_PE | _CR0_PG)
-        return cls(registers, segments, mode == _CR0_PE)
-
-
 class _Activation:
     """A binary that was entered and has not left yet."""
 
-    def __init__(self, placed: Placed, entry: _State) -> None:
+    def __init__(self, placed: Placed, entry: State) -> None:
         self.placed = placed
         self.entry = entry
         self.writes = placed.writes(entry.registers)
@@ -258,7 +186,7 @@ class _Activation:
             return "is entered with IF set, or not through BOOT_CS"
         return None
 
-    def wrong_on_leaving(self, now: _State) -> str | None:
+    def wrong_on_leaving(self, now: State) -> str | None:
         """What it did not keep to."""
         terms, cs, entry = self.placed.terms, self.target[0], self.entry.registers
         if now.protected != self.entry.protected:
@@ -276,7 +204,7 @@ class _Activation:
                 return f"leaves with {name}={found:#x}, expected {expected:#x}"
         for name, segment in now.segments.items():
             wanted = self.entry.segments[name]
-            if name in terms.state:
+            if name in (*terms.state, *terms.clobbers):
                 real = Segment(16 * now.registers[name], 0xFFFF, False)
                 wanted = FLAT if now.protected else real
             if segment != wanted:
@@ -287,12 +215,16 @@ class _Activation:
 class _Machine:
     """A unicorn with the hooks that watch one run."""
 
-    def __init__(self, placed: tuple[Placed, ...], memory: Memory, trace: bool) -> None:
+    def __init__(
+        self, placed: tuple[Placed, ...], memory: Memory, trace: bool, hardware: Hardware | None
+    ) -> None:
         self.placed = placed
+        self.hardware = hardware
         self.active: list[_Activation] = []
         self.may_change: list[tuple[int, int]] = []
         self.violation: ContractError | None = None
-        self.uc = Uc(uc_const.UC_ARCH_X86, MODES[placed[0].terms.enter])
+        mode = MODES[placed[0].terms.enter]
+        self.uc = Uc(uc_const.UC_ARCH_X86, mode, hardware.cpu if hardware else None)
         for start, data in memory.stretches.items():
             self.uc.mem_map(start, len(data))
             self.uc.mem_write(start, bytes(data))
@@ -300,19 +232,29 @@ class _Machine:
         for low, high in outside if len(placed) == 1 else [(0, TOP - 1)]:
             if low <= high:
                 self.uc.hook_add(uc_const.UC_HOOK_CODE, self._on_code, begin=low, end=high)
-        if trace:
-            self.uc.hook_add(uc_const.UC_HOOK_MEM_WRITE, self._on_write)
+        if trace or hardware:
+            most = TOP - 1 if trace else _REAL_MODE_END - 1
+            self.uc.hook_add(uc_const.UC_HOOK_MEM_WRITE, self._on_write, begin=0, end=most)
         self.uc.hook_add(uc_const.UC_HOOK_MEM_INVALID, self._on_unmapped)
         self.uc.hook_add(uc_const.UC_HOOK_INTR, self._on_interrupt)
+        if hardware:
+            hardware.attach(self.uc)
+            self.may_change += hardware.writes
 
     def run(self, before: Memory, budget: int) -> Memory:
         """Runs the first binary; returns memory as it is then."""
         self._enter(self.placed[0])
-        try:
-            self.uc.emu_start(self.placed[0].base, 1 << 40, count=budget)
-        except UcError as error:
-            self._fail(f"stopped by unicorn: {error}")
-        if self.active:
+        self._go(self.placed[0].base, budget)
+        while self.hardware and self.active and not (self.violation or self.hardware.stopped):
+            now = State.of(self.uc)
+            at = 16 * now.registers["cs"] + now.registers["eip"]
+            if now.protected or self.uc.mem_read(at - 1, 1) != _HLT:
+                break
+            self.hardware.halted(now)
+            self._go(at, budget)
+        if self.hardware:
+            self.hardware.detach()
+        if self.active and not (self.hardware and self.hardware.stopped):
             self._fail(f"took more than {budget} instructions")
         after = Memory((s, self.uc.mem_read(s, len(d))) for s, d in before.stretches.items())
         changed = before.take(after, self.may_change).first_difference(after)
@@ -322,6 +264,14 @@ class _Machine:
             raise self.violation
         return after
 
+    def _go(self, address: int, budget: int) -> None:
+        try:
+            self.uc.emu_start(address, 1 << 40, count=budget)
+        except UcError as error:
+            self._fail(f"stopped by unicorn: {error}")
+        except ContractError as error:  # the hardware's
+            self._fail(str(error))
+
     def _fail(self, how: str) -> None:
         if self.violation is None:
             who = self.active[-1].placed if self.active else self.placed[0]
@@ -329,7 +279,7 @@ class _Machine:
         self.uc.emu_stop()
 
     def _enter(self, placed: Placed) -> None:
-        self.active.append(_Activation(placed, _State.of(self.uc)))
+        self.active.append(_Activation(placed, State.of(self.uc)))
         self.may_change += self.active[-1].writes
         if wrong := self.active[-1].wrong_on_entry():
             self._fail(wrong)
@@ -339,7 +289,7 @@ class _Machine:
             return
         now = self.active[-1]
         if address == now.target[2]:
-            if wrong := now.wrong_on_leaving(_State.of(self.uc)):
+            if wrong := now.wrong_on_leaving(State.of(self.uc)):
                 self._fail(wrong)
             self.active.pop()
             if not self.active:
@@ -354,10 +304,21 @@ class _Machine:
     def _on_write(
         self, _uc: Uc, _access: int, address: int, size: int, _value: int, _data: object
     ) -> None:
-        if self.active and not any(
-            low <= address and address + size <= high for low, high in self.active[-1].writes
-        ):
-            self._fail(f"writes {address:#x}..{address + size:#x}, outside of what it declares")
+        if not self.active:
+            return
+        what = f"writes {address:#x}..{address + size:#x}"
+        ranges = self.active[-1].writes
+        if not any(low <= address and address + size <= high for low, high in ranges):
+            self._fail(f"{what}, outside of what it declares")
+        elif address + size > 0x10000 and not self._reaches(address + size):
+            self._fail(f"{what} in real mode, where no segment register reaches")
+
+    def _reaches(self, end: int) -> bool:
+        """Whether real-mode segments of 64 KiB reach so far, which unicorn does not look at."""
+        if self.uc.reg_read(x86_const.UC_X86_REG_CR0) & 1:
+            return True
+        bases = (16 * self.uc.reg_read(NUMBERS[name]) for name in SEGMENTS)
+        return any(end <= base + 0x10000 for base in bases if base < end)
 
     def _on_unmapped(
         self, _uc: Uc, _access: int, address: int, _size: int, _value: int, _data: object
@@ -366,4 +327,8 @@ class _Machine:
         return False
 
     def _on_interrupt(self, _uc: Uc, number: int, _data: object) -> None:
-        self._fail(f"raises interrupt or exception {number:#x}")
+        now = State.of(self.uc)
+        if self.hardware and not now.protected:
+            self.hardware.interrupt(number, now)
+        else:
+            self._fail(f"raises interrupt or exception {number:#x}")

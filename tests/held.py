@@ -1,16 +1,20 @@
 """Runs the sources in asm/ and holds them to their contracts: what the contract tests share."""
 
+import functools
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from emulator import TOP, ContractError, Memory, Outcome, Placed, run
+from cpu import ContractError
+from emulator import Outcome, Placed, run
 from hypothesis import HealthCheck, assume, settings
 from hypothesis import strategies as st
+from memory import TOP, Memory
 
 from pybuild import contract, paths
 from pybuild.assembler import Tree
 from pybuild.contract import Contract
+from pybuild.flat import FlatBinary
 
 TREE = Tree(paths.ROOT, paths.BUILD)
 SOURCES = {source.name: source for source in TREE.sources()}
@@ -33,9 +37,14 @@ def examples(count: int) -> settings:
     )
 
 
+@functools.cache
+def load(name: str, tree: Tree) -> tuple[Contract, FlatBinary]:
+    """A source's contract and its flat binary, of a tree that does not change any more."""
+    return contract.read(tree.asm / f"{name}.asm"), tree.load(name)
+
+
 def placed(name: str, base: int, symbols: Mapping[str, int], tree: Tree = TREE) -> Placed:
-    source = tree.asm / f"{name}.asm"
-    return Placed(contract.read(source), tree.load(name), base, symbols)
+    return Placed(*load(name, tree), base, symbols)
 
 
 def meets_needs(terms: Contract, names: Mapping[str, int]) -> bool:

@@ -4,7 +4,10 @@ import itertools
 from pathlib import Path
 
 import pytest
-from emulator import MODES, TOP, ContractError, Memory, Placed, run
+from bios import Bios
+from biosdisk import Disk, Image
+from cpu import ContractError
+from emulator import MODES, Placed, run
 from held import (
     KIB,
     MIB,
@@ -23,16 +26,30 @@ from held import (
 )
 from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
+from loading import (
+    LOADER,
+    Part,
+    disk_of,
+    hold_diskboot,
+    hold_loader,
+    noise,
+    plenty,
+    table_address,
+    with_parts,
+)
+from memory import TOP, Memory
 from missing import missing
 
-from pybuild import assembler, contract
+from pybuild import assembler, contract, loadtable
 from pybuild.assembler import Tree
 from pybuild.contract import GENERAL, SEGMENTS
 
 pytestmark = pytest.mark.contract
 
 RELOCATORS = [name for name in SOURCES if Path(name).name.startswith("relocator")]
-OTHERS = [name for name in SOURCES if name not in (*RELOCATORS, "real/early")]
+KNOWN = (*RELOCATORS, "real/early", "real/diskboot", "real/loader")
+OTHERS = [name for name in SOURCES if name not in KNOWN]
+LOADER_ROOM = 0x4000  # bytes, of its code and table
 LARGEST = 1 << 20  # bytes of a range that a source of no special kind is given to write
 
 every_source = pytest.mark.parametrize("name", SOURCES)
@@ -55,11 +72,12 @@ def test_what_it_needs_can_be_had(name: str) -> None:
     terms = contract.read(SOURCES[name].path)
     used = [r for r in terms.reads if any(r.symbol in need for need in terms.needs)]
     symbols = [r.symbol for r in used]
-    registers = {**dict.fromkeys((*GENERAL, *SEGMENTS), 0x1000), "$$": 0x90000}
+    registers = dict.fromkeys((*GENERAL, *SEGMENTS), 0x1000)
     values = [(r.low, r.low + 1, (r.low + r.high) // 2, r.high) for r in used]
     assert any(
-        meets_needs(terms, {**registers, **dict(zip(symbols, chosen, strict=True))})
+        meets_needs(terms, {**registers, **dict(zip(symbols, chosen, strict=True)), "$$": base})
         for chosen in itertools.product(*values)
+        for base in (0x90000, 0x1000)
     )
 
 
@@ -126,6 +144,40 @@ def test_bootsect_loads_the_register_state(data: st.DataObject) -> None:
     symbols = {r.symbol: data.draw(st.integers(r.low, r.high), r.symbol) for r in terms.reads}
     assume(not 0x7C00 <= 16 * symbols["seg_cs"] + symbols["ip"] < 0x7E00)
     hold_bootsect(symbols, data.draw(st.sampled_from((0, 0x7C0)), "cs that the BIOS enters with"))
+
+
+# The boot sector that reads the loader, and the loader
+
+
+@examples(60)
+@given(data=st.data())
+def test_diskboot_enters_what_its_symbols_say(data: st.DataObject) -> None:
+    terms = contract.read(SOURCES["real/diskboot"].path)
+    symbols = {r.symbol: data.draw(st.integers(r.low, r.high), r.symbol) for r in terms.reads}
+    room = symbols["loader_sectors"] << symbols["sector_shift"]
+    symbols["loader_size"] = min(symbols["loader_size"], room) & -4
+    assume(room <= LOADER_ROOM)
+    loader = noise(symbols["loader_size"])
+    symbols["loader_sum"] = loadtable.loader_sum(loader)
+    lba = symbols["loader_lba_high"] << 32 | symbols["loader_lba_low"]
+    drive = data.draw(st.integers(0, 0xFF), "drive")
+    disk = disk_of(lba, loader, 1 << 67, sector=1 << symbols["sector_shift"])
+    hold_diskboot(loader, lba, Bios({drive: disk}), boots=drive, dl=drive, symbols=symbols)
+
+
+@examples(30)
+@given(data=st.data())
+def test_loader_works_wherever_its_table_and_its_buffer_are(data: st.DataObject) -> None:
+    terms = contract.read(SOURCES["real/loader"].path)
+    symbols = {r.symbol: data.draw(st.integers(r.low, r.high), r.symbol) for r in terms.reads}
+    kernel = Part(1000, 2 * MIB, noise(data.draw(st.integers(0, 200 * KIB), "size")))
+    last = LOADER + LOADER_ROOM - loadtable.size(2)
+    table = min(max(symbols["table"], table_address()), last)
+    sectors = symbols["bounce_sectors"]
+    bounce = symbols["bounce"] & (-0x8000 if sectors <= 64 else -0x10000)
+    assume(bounce)
+    bios = Bios({0x80: with_parts(Disk(Image(MIB)), kernel)}, plenty())
+    hold_loader([kernel], bios, bounce=(bounce, sectors), table=table)
 
 
 # The early stage with the relocator

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from emulator import ContractError
+from cpu import ContractError
 from held import (
     SOURCES,
     TREE,

@@ -370,6 +370,7 @@ load_once:
     mov ax, xxh32_update
     call pmode_call
     pop si
+    xor eax, eax
     call progress
     jmp .next
 
@@ -416,8 +417,11 @@ load_once:
     ret
 
 ; progress: says how far it has come, now and then, if it takes long.
+; In:       eax = sectors that were read and are not in [done] yet
 ; Clobbers: eax, ebx, ecx, edx, flags
 progress:
+    add eax, [done]
+    mov [come], eax
     mov eax, [BIOS_TICKS]
     mov ecx, eax
     sub ecx, [started]
@@ -435,7 +439,7 @@ progress:
     shrd ebx, edx, SECTOR_SHIFT
     jz .done
     mov eax, 100
-    mul dword [done]
+    mul dword [come]
     cmp edx, ebx
     jae .done
     div ebx
@@ -598,6 +602,8 @@ reference:
 left:                                   ; sectors of this part
     dd 0
 done:                                   ; sectors of all parts
+    dd 0
+come:                                   ; sectors of all parts and of the read that is under way
     dd 0
 done_before:                            ; of all parts before this one
     dd 0
