@@ -1,0 +1,1 @@
+"""How fast bootsplice is, and its peers: `python -m bench`, see docs/performance.md."""
