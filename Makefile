@@ -12,14 +12,14 @@ INVOKE := $(VENV)/bin/invoke
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help images test lint contract bench clean nasm qemu ld
+.PHONY: help images test lint contract bench clean nasm qemu tools peers
 
 help:
 	@echo 'make images     build the bootable images of every recipe in kernels/ (build/images/)'
 	@echo 'make test       run the test suite'
 	@echo 'make lint       check style and types'
 	@echo 'make contract   hold every source in asm/ to its contract (seconds)'
-	@echo 'make bench      measure speed (not yet)'
+	@echo 'make bench      measure speed beside other loaders (under 10 minutes)'
 	@echo 'make clean      remove what was built, and .venv'
 	@echo
 	@echo 'More, and finer: $(INVOKE) --list'
@@ -27,7 +27,7 @@ help:
 images: $(VENV)/.runtime nasm
 	@$(INVOKE) images
 
-test: $(VENV)/.dev nasm qemu ld
+test: $(VENV)/.dev nasm qemu tools
 	@$(INVOKE) test
 
 contract: $(VENV)/.dev nasm
@@ -36,7 +36,7 @@ contract: $(VENV)/.dev nasm
 lint: $(VENV)/.dev
 	@$(INVOKE) lint
 
-bench: $(VENV)/.runtime nasm qemu
+bench: $(VENV)/.runtime nasm qemu peers
 	@$(INVOKE) bench
 
 clean:
@@ -48,13 +48,30 @@ nasm:
 qemu:
 	@$(call need,qemu-system-x86_64,qemu-system-x86)
 
-ld:
+# What the tests compare with: other people's linker, partition tools, ISO readers and emulator.
+tools:
 	@$(call need,ld,binutils)
+	@$(call need,qemu-img,qemu-utils)
+	@$(call need,sfdisk,fdisk)
+	@$(call need,sgdisk,gdisk)
+	@$(call need,xorriso,xorriso)
+	@$(call need,isoinfo,genisoimage)
+	@$(call need,bochs,bochs bochs-term)
 
-# need PROGRAM,PACKAGE: installs a Debian package if its program is not on PATH.
-need = command -v $(1) >/dev/null 2>&1 || { $(call install,$(1),$(2)); }
+PEERS := grub-common grub-pc-bin syslinux syslinux-common isolinux xorriso genisoimage mtools
+PEER_FILES := /usr/bin/grub-mkimage /usr/lib/grub/i386-pc/boot.img /usr/bin/syslinux \
+	/usr/lib/syslinux/mbr/mbr.bin /usr/lib/ISOLINUX/isolinux.bin \
+	/usr/lib/syslinux/modules/bios/ldlinux.c32 /usr/bin/xorriso /usr/bin/genisoimage /usr/bin/mformat
 
-# install WHAT,PACKAGE: says what is missing and installs it, or names what to install.
+# "-": a peer that cannot be installed is left out of the benchmark, which says so.
+peers:
+	-@ls $(PEER_FILES) >/dev/null 2>&1 || { $(call install,a peer of the benchmark,$(PEERS)); }
+
+# need PROGRAM,PACKAGES: installs Debian packages if their program is not there; some of them are in
+# /usr/sbin, where only root's PATH looks.
+need = PATH="$$PATH:/usr/sbin:/sbin" command -v $(1) >/dev/null 2>&1 || { $(call install,$(1),$(2)); }
+
+# install WHAT,PACKAGES: says what is missing and installs it, or names what to install.
 install = \
 	if ! command -v apt-get >/dev/null 2>&1; then \
 		echo "make: $(1) is missing and there is no apt-get here; install it ($(2) in Debian)" >&2; \
@@ -66,7 +83,7 @@ install = \
 		echo "make: $(1) is missing and you are not root; have 'apt-get install $(2)' run" >&2; \
 		exit 1; \
 	fi; \
-	echo "make: $(1) is missing: installing the Debian package $(2)"; \
+	echo "make: $(1) is missing: installing from Debian: $(2)"; \
 	$$sudo apt-get -qq update; \
 	$$sudo env DEBIAN_FRONTEND=noninteractive \
 		apt-get -qq install -y --no-install-recommends $(2) >/dev/null

@@ -1,5 +1,6 @@
 """The tasks: `invoke --list`. Thin; the work is in pybuild/."""
 
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from pybuild.errors import reported
 from pybuild.material import Workshop
 
 _BIN = Path(sys.executable).parent
+_RESULTS = Path("docs/performance.md")
 
 
 def _shop() -> Workshop:
@@ -90,10 +92,17 @@ def lint(c: Context) -> None:
     c.run(f"{_tool('mypy')}", pty=False)
 
 
-@task
-def bench(_: Context) -> None:
-    """Measure speed (not yet)."""
-    print("no benchmark yet: it comes with the disk loader")
+@task(
+    help={
+        "quick": "one round of a small set",
+        "update": "put the tables and the chart into docs/performance.md",
+    }
+)
+def bench(c: Context, quick: bool = False, update: bool = False) -> None:
+    """Measure speed beside other loaders: tables, JSON and a chart in build/bench/."""
+    options = [*(["--quick"] if quick else []), *(["--update", str(_RESULTS)] if update else [])]
+    with c.cd(str(paths.ROOT)):
+        c.run(shlex.join([sys.executable, "-m", "bench", *options]), pty=False)
 
 
 @task

@@ -1,17 +1,21 @@
 """Boots a built image in QEMU and says how it went."""
 
 import re
+import stat
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from pybuild import qemu
+from pybuild import drives, qemu
+from pybuild.drives import Drive
 from pybuild.errors import BuildError, InputError
 from pybuild.targets.ram import ARGUMENTS
 
 # What a guest that is content writes to isa-debug-exit, as QEMU's exit status.
 GUEST_SUCCESS: Final = 0x10 << 1 | 1
+
+_RAM: Final = ("-m", "512M")  # for a file; a later -m wins
 
 
 def boot(
@@ -19,38 +23,38 @@ def boot(
     *,
     expect: re.Pattern[str] | None,
     timeout: float | None,
+    drive: Drive | None = None,
     screenshot: Path | None = None,
     extra: Sequence[str] = (),
 ) -> qemu.BootResult:
-    """Boots a folder that target `ram` wrote; the guest's serial port goes to standard output.
+    """Boots an image; the guest's serial port goes to standard output.
 
     Args:
-        image: the folder.
+        image: a file that a PC boots from, or a folder that target `ram` wrote.
         expect: what must be seen on the serial port or the screen; without it the guest must end
             by itself, by powering off or by writing 0x10 to isa-debug-exit. A reset is a failure:
             a triple fault and a kernel's panic end that way.
         timeout: seconds, or None for no limit.
+        drive: how a file is attached; None for `cdrom` if it is a CD, else `ide`.
         screenshot: a PNG file to write at the end.
-        extra: more arguments for QEMU.
+        extra: more arguments for QEMU; relative names in them are meant from the folder, or with
+            a file from the current directory.
 
     Raises:
-        InputError: the folder is no such image.
+        InputError: there is no such image, or it cannot be attached so.
         BuildError: it didn't go as expected; the message has the serial log and the screen.
     """
-    try:
-        arguments = (image / ARGUMENTS).read_text().split()
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "is no text"
-        raise InputError(
-            f"{image}: no image that `build --target ram` wrote: {ARGUMENTS}: {why}"
-        ) from error
+    if _is_folder(image):
+        arguments, directory = _folder_arguments(image, drive), image
+    else:
+        arguments, directory = [*_RAM, *drives.arguments(drives.read(image), drive)], Path()
     if screenshot is not None and not screenshot.parent.is_dir():
         raise InputError(f"--screenshot {screenshot}: its folder does not exist")
     if screenshot is not None and screenshot.is_dir():
         raise InputError(f"--screenshot {screenshot}: is a folder, expected a file")
     result = qemu.boot(
         [*arguments, *extra],
-        directory=image,
+        directory=directory,
         expect=expect,
         timeout=timeout,
         screenshot=screenshot,
@@ -63,6 +67,25 @@ def boot(
             f"--- serial port\n{result.serial.rstrip()}\n--- screen\n{result.screen}\n---"
         )
     return result
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return stat.S_ISDIR(path.stat().st_mode)
+    except OSError:  # whoever reads it says why it can't be
+        return False
+
+
+def _folder_arguments(folder: Path, drive: Drive | None) -> list[str]:
+    if drive is not None:
+        raise InputError(f"{folder}: is a folder; --drive {drive} is for a disk or CD image")
+    try:
+        return (folder / ARGUMENTS).read_text().split()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "is no text"
+        raise InputError(
+            f"{folder}: no image that `build --target ram` wrote: {ARGUMENTS}: {why}"
+        ) from error
 
 
 def _failure(

@@ -1,7 +1,8 @@
 """The command line: `bootsplice inspect`, `build` and `boot`.
 
 Exit status 0 for success, 1 for a failed build or boot, 2 for wrong input; a failure is one line
-on standard error. Imports that are slow (asyncio, for QEMU's monitor) happen where they are needed.
+on standard error. Imports that are slow (asyncio, for QEMU's monitor) or that a command alone needs
+happen there: the interpreter's start is most of the time that a small build takes.
 """
 
 import io
@@ -10,19 +11,37 @@ import math
 import re
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final, NoReturn, get_args
+from typing import Final, NoReturn, TypeVar, get_args
 
 import click
 
+from pybuild import drives, mover, targets
 from pybuild import kernel as kernels
-from pybuild import mover, report
-from pybuild.build import Order
+from pybuild.build import Order, build_into
 from pybuild.build import build as build_image
 from pybuild.errors import BuildError, InputError, reported
 
 _FILE: Final = click.Path(path_type=Path)
 _BOOT_SECONDS: Final = 60.0
+_NOT_ASKED: Final = (None, False)  # what an option is that isn't there
+_EXAMPLE: Final = """\b
+bootsplice build bzImage --initrd initrd.img --cmdline 'console=ttyS0' -o disk.img
+bootsplice boot disk.img
+"""
+
+_Command = TypeVar("_Command", bound=Callable[..., None])
+
+
+def _options_of_targets(command: _Command) -> _Command:
+    """Adds an option for each that a target has."""
+    for name, (option, having) in reversed(targets.options().items()):
+        text = f"{option.help} ({', '.join(having)})"
+        metavar = None if option.kind is bool else "BYTES" if option.kind is int else "TEXT"
+        add = click.option(f"--{name}", is_flag=metavar is None, metavar=metavar, help=text)
+        command = add(command)
+    return command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -36,11 +55,13 @@ def cli() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def inspect(kernel: Path, *, as_json: bool) -> None:
     """Say what KERNEL is: its setup header field by field, its entries, what is odd about it."""
+    from pybuild import report
+
     image = kernels.read(kernel)
     click.echo(json.dumps(report.describe(image), indent=1) if as_json else report.text(image))
 
 
-@cli.command()
+@cli.command(epilog=_EXAMPLE)
 @click.argument("kernel", type=_FILE)
 @click.option(
     "--initrd", "initrds", type=_FILE, multiple=True, help="An initrd; may be given repeatedly."
@@ -60,32 +81,85 @@ def inspect(kernel: Path, *, as_json: bool) -> None:
     help="Who moves a kernel that cannot be loaded where it runs: its own setup code, through "
     "code32_start (hook), or a stage of ours before that (early).",
 )
-@click.option("--target", default="ram", show_default=True, help="What to build.")
+@click.option(
+    "--target",
+    help=f"What to build: {', '.join(targets.names())}. If it is not given, what the output's "
+    f"suffix stands for, or else {targets.DEFAULT}.",
+)
 @click.option(
     "-o",
     "--output",
     "out",
     type=_FILE,
-    required=True,
-    help="The folder to write; one that bootsplice wrote is replaced.",
+    help="The file to write; with target ram a folder, which is replaced only if bootsplice wrote "
+    "it.",
 )
+@click.option(
+    "--into",
+    "disk",
+    metavar="DISK",
+    type=_FILE,
+    help="Instead of -o: a raw disk image or a block device, to boot KERNEL from now on; all else "
+    "on it stays as it is.",
+)
+@click.option(
+    "--partition",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="With --into: the partition to use, whose contents are lost; without it the gap before "
+    "the first one is used.",
+)
+@_options_of_targets
 def build(
     kernel: Path,
     initrds: tuple[Path, ...],
     cmdline: str,
     machine: str,
     move: mover.Choice,
-    target: str,
-    out: Path,
+    target: str | None,
+    out: Path | None,
+    disk: Path | None,
+    partition: int | None,
+    **asked: bool | str | None,
 ) -> None:
-    """Build a bootable image from KERNEL."""
-    plan = build_image(Order(kernel, initrds, cmdline, machine, target, move), out)
-    for note in plan.notes:
+    """Build a bootable image from KERNEL: a disk, if nothing else is asked for."""
+    # click makes volume_id of --volume-id.
+    options = {
+        key.replace("_", "-"): value for key, value in asked.items() if value not in _NOT_ASKED
+    }
+    if (out is None) == (disk is None):
+        raise click.UsageError("Expected either -o or --into.")
+    if partition is not None and disk is None:
+        raise click.UsageError("--partition goes with --into.")
+    notes: tuple[str, ...] = ()
+    if disk is not None:
+        for name in (*options, *([] if target in (None, targets.DEFAULT) else ["target"])):
+            raise click.UsageError(f"--{name} does not go with --into.")
+        order = Order(kernel, initrds, cmdline, machine, "disk", move)
+        plan, notes = build_into(order, disk, partition)
+    elif out is not None:
+        target = target or targets.of_output(out)
+        order = Order(kernel, initrds, cmdline, machine, target, move, options)
+        plan = build_image(order, out)
+    for note in (*plan.notes, *notes):
         click.echo(f"bootsplice: {note}", err=True)
 
 
+@cli.command(short_help="Undo build --into.")
+@click.argument("disk", type=_FILE)
+def restore(disk: Path) -> None:
+    """Put back the boot sector that DISK had before `build --into`.
+
+    The partition table stays as it is now. What was written for the kernel stays on the disk, as
+    free room for the next `build --into`.
+    """
+    from pybuild import into
+
+    into.restore(disk)
+
+
 @cli.command(short_help="Boot a built image in QEMU.")
-@click.argument("image", metavar="OUT", type=_FILE)
+@click.argument("image", metavar="IMAGE", type=_FILE)
 @click.option("--expect", metavar="REGEX", help="Succeed when serial port or screen show this.")
 @click.option(
     "--timeout",
@@ -93,19 +167,27 @@ def build(
     type=click.FloatRange(min=0, min_open=True),
     help=f"Fail after so long; {_BOOT_SECONDS:g} with --expect, else never.",
 )
+@click.option(
+    "--drive",
+    type=click.Choice(get_args(drives.Drive)),
+    help="What a file is to the guest; cdrom for an ISO, else ide (AHCI with -- -M q35).",
+)
 @click.option("--screenshot", metavar="F.png", type=_FILE, help="Keep the last screen as PNG.")
 @click.argument("qemu_arguments", metavar="[-- QEMU ARGS]", nargs=-1)
 def boot(
     image: Path,
     expect: str | None,
     timeout: float | None,
+    drive: drives.Drive | None,
     screenshot: Path | None,
     qemu_arguments: tuple[str, ...],
 ) -> None:
-    """Boot OUT, a folder that `build --target ram` wrote, in QEMU, its serial port on stdout.
+    """Boot IMAGE in QEMU, its serial port on stdout.
 
-    The exit status is 0 when --expect was seen, or without it when the guest ended by itself.
-    QEMU ARGS go to qemu-system-x86_64 as they are; RAM (-m) must be what the image was built for.
+    IMAGE is a disk image or an ISO, which stays as it is whatever the guest writes, or a folder
+    that `build --target ram` wrote. The exit status is 0 when --expect was seen, or without it
+    when the guest ended by itself. QEMU ARGS go to qemu-system-x86_64 as they are; a file has
+    512 MB of RAM without -m, and a folder's RAM must stay what the folder was built for.
     """
     from pybuild import boot as booting
 
@@ -119,6 +201,7 @@ def boot(
         image,
         expect=pattern,
         timeout=timeout if timeout or not pattern else _BOOT_SECONDS,
+        drive=drive,
         screenshot=screenshot,
         extra=qemu_arguments,
     )

@@ -9,26 +9,40 @@ import errno
 import fnmatch
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from pybuild import flock
 from pybuild.errors import InputError
 
 
-def write_file(path: Path, chunks: Iterable[bytes]) -> None:
+def write_file(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
     """Writes a file whole or not at all; an older file of that name is replaced at the end."""
+    with replace_file(path) as stream:
+        for chunk in chunks:
+            stream.write(chunk)
+
+
+@contextlib.contextmanager
+def replace_file(path: Path) -> Iterator[BinaryIO]:
+    """Yields an empty file, which takes `path`'s place when the block ends well.
+
+    Until then it has no name, where the file system can do that: a process that is killed leaves
+    nothing behind.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    beside = Path(name)
+    beside = path.with_name(f".bootsplice.{os.urandom(8).hex()}")
     try:
-        with os.fdopen(descriptor, "wb") as stream:
-            for chunk in chunks:
-                stream.write(chunk)
+        descriptor, is_nameless = _open_new(beside)
+        with os.fdopen(descriptor, "w+b") as stream:
+            yield stream
             stream.flush()
-            os.fsync(stream.fileno())
-        beside.chmod(0o666 & ~_umask())
+            os.fsync(descriptor)
+            if is_nameless:
+                _give_name(descriptor, beside)
         beside.replace(path)
         _sync(path.parent)
     except OSError as error:
@@ -37,6 +51,24 @@ def write_file(path: Path, chunks: Iterable[bytes]) -> None:
         raise
     finally:
         beside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def output_file(path: Path) -> Iterator[BinaryIO]:
+    """The same for a file that the user named.
+
+    Raises:
+        InputError: `path` is there and is no file, or nothing can be made there.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            path = path.resolve()  # a link stays, and what it points to is replaced
+            _refuse_what_is_no_file(path)
+            stream = stack.enter_context(replace_file(path))
+        except (OSError, RuntimeError) as error:  # RuntimeError: as in replace_directory()
+            why = error.strerror if isinstance(error, OSError) else "a link to itself"
+            raise InputError(f"{path}: cannot be written: {why}; give another -o") from error
+        yield stream
 
 
 @contextlib.contextmanager
@@ -78,6 +110,45 @@ def replace_directory(path: Path, marker: str, own: Sequence[str]) -> Iterator[P
             _sync(path.parent)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def _open_new(path: Path) -> tuple[int, bool]:
+    """A file to become `path`: its descriptor, and whether it has no name yet."""
+    try:
+        return os.open(path.parent, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666), True
+    except OSError as error:
+        # A file system without it, or a kernel: open(2) says with which errors.
+        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT):
+            raise
+    flags = os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC
+    return os.open(path, flags, 0o666), False
+
+
+def _give_name(descriptor: int, path: Path) -> None:
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        # With a directory's descriptor os.link() calls linkat(2), which follows this link.
+        os.link(f"/proc/self/fd/{descriptor}", path.name, dst_dir_fd=directory)
+    finally:
+        os.close(directory)
+
+
+def _refuse_what_is_no_file(path: Path) -> None:
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(mode):
+        raise InputError(
+            f"{path}: is a directory, and the image is to be a file; give another -o, or "
+            "--target ram for a directory"
+        )
+    if stat.S_ISBLK(mode):
+        raise InputError(
+            f"{path}: is a device, not a file; --into puts a kernel on it beside what is there"
+        )
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{path}: is there already and is no regular file; give another -o")
 
 
 def _refuse_what_is_not_ours(path: Path, marker: str, own: Sequence[str]) -> None:

@@ -61,7 +61,7 @@ def fetch_all(shop: Workshop) -> list[Path]:
 
 
 def boot_image(name: str, timeout: float) -> None:
-    """Boots an image by the name of its recipe, or `<recipe>.<machine>`, to what it expects.
+    """Boots an image by its name, or a recipe's first by the recipe's, to what it expects.
 
     Raises:
         InputError: there is no such recipe, or it has not been built.
@@ -69,7 +69,7 @@ def boot_image(name: str, timeout: float) -> None:
     """
     for each in recipe.read_all(paths.KERNELS):
         if name in (each.name, *each.images):
-            image = paths.IMAGES / (each.images[0] if name == each.name else name)
+            image = paths.IMAGES / (next(iter(each.images)) if name == each.name else name)
             pattern = re.compile(each.expect) if each.expect else None
             boot.boot(image, expect=pattern, timeout=timeout)
             return
@@ -92,21 +92,31 @@ def _build_each_machine(
         for number, wanted in enumerate((each.kernel, *each.initrd))
     ]
     digests = [fresh.digest(path) for path in files]
-    for name, profile in zip(each.images, each.profiles, strict=True):
+    for name, of in each.images.items():
         out = paths.IMAGES / name
         stamp = paths.IMAGES / f".{name}.stamp"
+        options = each.options_of(of.target)
         key: dict[str, object] = {
             "inputs": digests,
             "cmdline": each.cmdline,
-            "machine": repr(machine.load(profile)),
-            "target": each.target,
+            "machine": repr(machine.load(of.profile)),
+            "target": of.target,
+            "options": options,
             "move": each.move,
             "code": own_code,
         }
         if fresh.read_stamp(stamp) == {**key, "outputs": _names(out)}:
             outcome.unchanged.append(name)
             continue
-        order = Order(files[0], tuple(files[1:]), each.cmdline, profile, each.target, each.move)
+        order = Order(
+            kernel=files[0],
+            initrds=tuple(files[1:]),
+            cmdline=each.cmdline,
+            machine=of.profile,
+            target=of.target,
+            move=each.move,
+            options=options,
+        )
         stamp.unlink(missing_ok=True)  # or a build that is killed leaves it to a newer image
         build.build(order, out)
         fresh.write_stamp(stamp, {**key, "outputs": _names(out)})
@@ -114,8 +124,10 @@ def _build_each_machine(
 
 
 def _names(out: Path) -> list[str]:
-    """The files in an image's folder; none if it isn't there."""
-    return sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    """The files of an image, in its folder or itself; none if it isn't there."""
+    if out.is_dir():
+        return sorted(path.name for path in out.iterdir())
+    return [out.name] if out.is_file() else []
 
 
 def _own_code(tree: Tree) -> dict[str, str]:

@@ -151,9 +151,11 @@ def runtime(kernel: Kernel, load_address: int, alignment: int) -> Region:
 def unpacking(kernel: Kernel, running: Region) -> Region:
     """Where a kernel whose header has no init_size unpacks itself, at a guess.
 
-    A zImage unpacks itself to 1 MiB. The factor is what other boot loaders take.
+    A zImage unpacks itself to 1 MiB. The factor is what other boot loaders take; and memdisk, which
+    is small, has 200 KiB of bss.
     """
     if kernel.has("init_size") and kernel.is_high:
         return running
     start = running.start if kernel.is_high else ONE_MIB
-    return Region("kernel unpacked", start, start + 3 * align_up(kernel.protected_size, PAGE))
+    size = 3 * align_up(kernel.protected_size, PAGE) + ONE_MIB
+    return Region("kernel unpacked", start, start + size)

@@ -4,19 +4,20 @@ kernel = "bzImage"              # a material (see pybuild/material.py): a path o
 initrd = ["initrd.img"]         # a list of materials; also called ramdisk, as XenD did
 cmdline = "console=ttyS0"       # also called extra
 machine = ["pc", "xen-hvm"]     # one image for each; profile names or TOML files
-target = "ram"
+target = ["ram", "disk"]        # one image for each; targets' names (disk if not given)
+options = { size = "64M" }      # for those targets that have them: `bootsplice build --help`
 move = "auto"                   # or hook, or early
 expect = "end=ok"               # what `invoke boot` waits for, a regular expression
 """
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, get_args
 
-from pybuild import machine, material, mover
+from pybuild import machine, material, mover, targets
 from pybuild.errors import InputError
 
 _ALIASES: Final = {"ramdisk": "initrd", "extra": "cmdline"}
@@ -25,10 +26,19 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
     "initrd": [],
     "cmdline": "",
     "machine": ["pc"],
-    "target": "ram",
+    "target": [targets.DEFAULT],
+    "options": {},
     "move": "auto",
     "expect": "",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """What an image of a recipe is for: a machine profile's name or file, and a target's name."""
+
+    profile: str
+    target: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +56,8 @@ class Recipe:
     initrd: tuple[object, ...]
     cmdline: str
     machine: tuple[str, ...]
-    target: str
+    target: tuple[str, ...]
+    options: Mapping[str, object]
     move: mover.Choice
     expect: str
 
@@ -57,9 +68,18 @@ class Recipe:
         return tuple(name if name in known else str(self.folder / name) for name in self.machine)
 
     @property
-    def images(self) -> tuple[str, ...]:
-        """The names of its images: `<recipe>.<machine>`."""
-        return tuple(f"{self.name}.{Path(name).stem}" for name in self.machine)
+    def images(self) -> dict[str, Image]:
+        """Its images by name: `<recipe>.<machine>`, with the target's suffix if that has one."""
+        return {
+            f"{self.name}.{Path(profile).stem}{_suffix(target)}": Image(profile, target)
+            for profile in self.profiles
+            for target in self.target
+        }
+
+    def options_of(self, target: str) -> dict[str, object]:
+        """Those of its options that a target has."""
+        having = targets.options()
+        return {name: value for name, value in self.options.items() if target in having[name][1]}
 
 
 def read(path: Path) -> Recipe:
@@ -81,9 +101,9 @@ def read(path: Path) -> Recipe:
         if name != key and name in table:
             raise InputError(f"{path}: has both '{key}' and '{name}', which mean the same")
         values[name] = value
-    for key in ("initrd", "machine"):
+    for key in ("initrd", "machine", "target"):
         values[key] = tuple(values[key] if isinstance(values[key], list) else [values[key]])
-    for key in ("cmdline", "target", "move", "expect"):
+    for key in ("cmdline", "move", "expect"):
         if not isinstance(values[key], str):
             raise InputError(f"{path}: {key} is {values[key]!r}, expected a string")
     if values["move"] not in get_args(mover.Choice):
@@ -97,6 +117,7 @@ def read(path: Path) -> Recipe:
             f"{path}: machine is {machines!r}: an image is named after each, "
             "so no name may be there more than once"
         )
+    _check_targets(path, values["target"], values["options"])
     try:
         re.compile(values["expect"])
     except re.error as error:
@@ -108,6 +129,34 @@ def read(path: Path) -> Recipe:
     for key, value in [("kernel", values["kernel"]), *(("initrd", m) for m in values["initrd"])]:
         material.check(value, f"{path}: {key}")
     return Recipe(name=path.stem, folder=path.parent, **values)
+
+
+def _check_targets(path: Path, names: Sequence[object], options: object) -> None:
+    known = targets.names()
+    for name in names:
+        if name not in known:
+            raise InputError(f"{path}: target is {name!r}, expected one of {', '.join(known)}")
+    if not names or len(set(names)) < len(names):
+        raise InputError(f"{path}: target is {[*names]!r}, expected names, none of them twice")
+    if not isinstance(options, dict):
+        raise InputError(f"{path}: options is {options!r}, expected a table")
+    having = {name: each for name, each in targets.options().items() if set(names) & set(each[1])}
+    for name, value in options.items():
+        if name not in having:
+            expected = f"only {', '.join(having)}" if having else "none"
+            raise InputError(
+                f"{path}: options has '{name}', but target {' or '.join(map(str, names))} has "
+                f"{expected}"
+            )
+        try:
+            having[name][0].value(value)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
+
+
+def _suffix(target: str) -> str:
+    """What an image's name ends with: nothing where it is a folder."""
+    return next(iter(targets.get(target).suffixes), "")
 
 
 def read_all(folder: Path) -> list[Recipe]:

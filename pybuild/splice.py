@@ -61,8 +61,8 @@ class Parts:
     Attributes:
         boot_sector: 512 bytes that load the register state and jump.
         setup: the real-mode part with all header fields changed.
-        image: the spliced kernel image, for a loader that puts it where the plan says: with the
-            header fields changed that are about the image, not those that a loader fills in.
+        image_setup: the real-mode part for another loader, which puts it where the plan says: with
+            the header fields changed that are about the image, not those that a loader fills in.
         kernel: the protected-mode part with the relocator behind it.
         cmdline: the command line with its NUL.
         early: the early stage; empty if the plan has none.
@@ -72,12 +72,17 @@ class Parts:
 
     boot_sector: bytes
     setup: bytes
-    image: bytes
-    kernel: bytes
+    image_setup: bytes
+    kernel: bytes | memoryview
     cmdline: bytes
     early: bytes
     initrds: Initrds
     code: Mapping[str, FlatBinary]
+
+    @property
+    def image(self) -> bytes:
+        """The spliced kernel image, for another loader."""
+        return self.image_setup + self.kernel
 
 
 def open_initrds(paths: Sequence[Path]) -> Initrds:
@@ -113,18 +118,20 @@ def splice(
     """
     early = plan.load("early")
     loaded = plan.load("kernel")
-    spliced = bytearray(kernel.protected)
+    # A view: most kernels stay as they are, and copying one takes as long as writing it.
+    spliced: bytes | memoryview = memoryview(kernel.data)[kernel.setup_size :]
     for move in plan.moves:
         returns_to = early.address + code[EARLY].symbols["moved"] if early else move.code32_start
         bound = code[RELOCATOR].bind(relocator_symbols(move, returns_to))
-        spliced += bytes(move.relocator - move.src - len(spliced)) + bound
+        gap = bytes(move.relocator - move.src - len(spliced))
+        spliced = b"".join((spliced, gap, bound))
     if loaded is None or len(spliced) != loaded.size:
         raise AssertionError("the plan is of another kernel or another relocator")
     return Parts(
         boot_sector=code[BOOT_SECTOR].bind(boot_sector_symbols(plan)),
         setup=_patch(kernel, plan.patches),
-        image=_patch(kernel, [p for p in plan.patches if not p.of_loader]) + bytes(spliced),
-        kernel=bytes(spliced),
+        image_setup=_patch(kernel, [p for p in plan.patches if not p.of_loader]),
+        kernel=spliced,
         cmdline=cmdline.encode(text) + b"\0",
         early=_bind_early(plan, early, code[EARLY]) if early else b"",
         initrds=initrds,

@@ -1,17 +1,68 @@
-"""Boots an image with the real `bootsplice boot`, and what the guest then said."""
+"""Makes images that a PC boots by itself, boots any with the real `bootsplice boot`, reads what
+the guest then said.
+"""
 
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pybuild import build, flock, material, paths, recipe
+from pybuild.drives import Drive
+from pybuild.recipe import Recipe
+from pybuild.targets import Options
 
 TIMEOUT = 120  # seconds: many times what a boot takes, for a machine that is busy
 
 
-def boot(image: Path, expect: str, *qemu: str) -> str:
+@dataclass(frozen=True)
+class Made:
+    """An image, the recipe that its kernel is of, and its plan as `plan` gives it."""
+
+    path: Path
+    recipe: Recipe
+    plan: dict[str, Any]
+
+
+def make(
+    each: Recipe,
+    profile: str,
+    out: Path,
+    options: Options,
+    *,
+    shop: material.Workshop,
+    more: tuple[Path, ...] = (),
+) -> Made:
+    """Makes a disk image or an ISO of a recipe's kernel and initrds, and of `more` initrds.
+
+    The target is what `out` ends in: .iso or anything else.
+    """
+    wanted = {each.name: each.kernel}
+    wanted |= {f"{each.name}.initrd{n}": initrd for n, initrd in enumerate(each.initrd, start=1)}
+    with flock.held(paths.IMAGES / ".lock"):  # whoever makes the same in another process
+        files = [material.make(part, each.folder, name, shop) for name, part in wanted.items()]
+    order = build.Order(
+        kernel=files[0],
+        initrds=(*files[1:], *more),
+        cmdline=each.cmdline,
+        machine=profile,
+        target="iso" if out.suffix == ".iso" else "disk",
+        options=options,
+    )
+    return Made(out, each, json.loads(build.build(order, out).to_json()))
+
+
+def named(name: str) -> Recipe:
+    """The recipe of this name in kernels/."""
+    return recipe.read(paths.KERNELS / f"{name}.toml")
+
+
+def boot(image: Path, expect: str, *qemu: str, drive: Drive | None = None) -> str:
     """Boots to the expected text and returns the serial log; a failure shows log and screen."""
     command = [sys.executable, "-m", "pybuild.cli", "boot", str(image)]
+    command += ["--drive", drive] if drive else []
     command += ["--expect", expect, "--timeout", str(TIMEOUT), "--", "-nic", "none", *qemu]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr

@@ -1,14 +1,18 @@
 """Fixtures that more than one file of tests uses."""
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from booting import Made, make, named
 from missing import missing
 
 from pybuild import assembler, images, paths
 from pybuild.assembler import Tree
 from pybuild.material import Workshop
+
+pytest.register_assert_rewrite("probes")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -18,13 +22,18 @@ def _flat_binaries() -> None:
 
 
 @pytest.fixture(scope="session")
-def built() -> Callable[[str], Path]:
+def shop() -> Workshop:
+    """Where the kernels and initrds are made."""
+    return Workshop(paths.ROOT, paths.BUILD, paths.cache_directory(), print)
+
+
+@pytest.fixture(scope="session")
+def built(shop: Workshop) -> Callable[[str], Path]:
     """Builds the images of kernels/; gives the folder of one by its name, `<recipe>.<machine>`.
 
     An image that needs the Debian archive when that cannot be reached is a skip, but a failure
     in CI.
     """
-    shop = Workshop(paths.ROOT, paths.BUILD, paths.cache_directory(), print)
     outcome = images.build_all(shop)
 
     def image(name: str) -> Path:
@@ -34,3 +43,25 @@ def built() -> Callable[[str], Path]:
         return paths.IMAGES / name
 
     return image
+
+
+@pytest.fixture(scope="session")
+def made(built: Callable[[str], Path], shop: Workshop) -> Iterator[Callable[[str, str, str], Made]]:
+    """Makes an image of a recipe's kernel for a machine profile: a `disk`, `floppy` or `iso`.
+
+    Each is made once; a kernel that cannot be fetched is as with `built`.
+    """
+    known: dict[tuple[str, str, str], Made] = {}
+    with tempfile.TemporaryDirectory(prefix="bootsplice-tests-") as folder:
+
+        def image(name: str, profile: str, kind: str) -> Made:
+            key = (name, profile, kind)
+            if key not in known:
+                built(f"{name}.{profile}")
+                suffix = "iso" if kind == "iso" else "img"
+                out = Path(folder) / f"{name}.{profile}.{kind}.{suffix}"
+                options = {"floppy": True} if kind == "floppy" else {}
+                known[key] = make(named(name), profile, out, options, shop=shop)
+            return known[key]
+
+        yield image

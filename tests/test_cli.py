@@ -114,7 +114,14 @@ def test_what_is_no_kernel(room: Path, command: tuple[str, ...], kernel: str, wh
         ("--machine broken.toml", "broken.toml: not a machine profile: .*line 1.*"),
         ("--machine odd.toml", "odd.toml: ram is 'much', expected bytes .*"),
         ("--machine fifo", "fifo: not a machine profile: .*"),
-        ("--target tape", "target 'tape': unknown, expected one of .*ram.*"),
+        ("--target tape", "target 'tape': unknown, expected one of disk, iso, ram"),
+        ("--target ram --gpt", "option gpt: target 'ram' has none such, only disk"),
+        ("--volume-id X", "option volume-id: target 'disk' has none such, only iso"),
+        ("--size many", "option size is 'many', expected bytes, as in 64M"),
+        ("--size 1M", "option size is 1048576 bytes, but the disk needs at least 1548288"),
+        ("--size 2000001", "option size is 2000001 bytes, expected a multiple of 512"),
+        ("--floppy --gpt", "option floppy: a floppy has no gpt; leave out one of the two"),
+        ("--floppy --size 3M", "option floppy: a floppy has no size; leave out one of the two"),
         (f"--cmdline {'x' * 256}", "command line: 256 characters, but good .* at most 255 .*"),
         ("--cmdline a\nb", r"command line: has '\\n' in it; a kernel reads only one line"),
         ("--cmdline a\rb", r"command line: has '\\r' in it; .*"),
@@ -126,7 +133,11 @@ def test_what_is_no_kernel(room: Path, command: tuple[str, ...], kernel: str, wh
         ("--initrd /dev/zero", "/dev/zero: cannot be read as an initrd: .*"),
         ("--initrd huge", f"initrd: {FAR} bytes, but no free range .*; give a --machine .*"),
         ("--initrd initrd --cmdline mem=2M --initrd huge", "initrd: .* 0x100000 and 0x200000 .*"),
-        ("-o folder/../good", ".*good: is there already and is no directory; .*"),
+        ("-o folder/../good", ".*good: is what the image is built from; give another -o"),
+        ("--initrd initrd -o initrd", "initrd: is what the image is built from; give another -o"),
+        ("--target ram -o initrd", ".*initrd: is there already and is no directory; .*"),
+        ("-o folder", ".*folder: is a directory, .*; give another -o, or --target ram for a .*"),
+        ("-o fifo", ".*fifo: is there already and is no regular file; give another -o"),
         ("-o initrd/out", ".*initrd/out: cannot be written: .*"),
         ("-o loop", ".*loop: .*"),
         ("--move sideways", ".*--move.*sideways.*"),
@@ -148,49 +159,82 @@ def test_old_kernels_take_no_initrd(room: Path) -> None:
 
 def test_a_hook_cannot_move_a_zimage(room: Path) -> None:
     (room / "zimage").write_bytes(image(0x203, loadflags=0))
-    why = refusal(room, "build", "zimage", "--move", "hook", "-o", "out")
+    why = refusal(room, "build", "zimage", "--target", "ram", "--move", "hook", "-o", "out")
     assert why.startswith("zimage: cannot be moved by a hook: ")
 
 
 def test_what_is_not_ours_is_not_lost(room: Path) -> None:
+    ram = ("--target", "ram")
     out = room / "theirs"
     (out / "sub").mkdir(parents=True)
     (out / "left").write_bytes(b"by somebody")
-    why = refusal(room, "build", "good", "-o", out)
+    why = refusal(room, "build", "good", *ram, "-o", out)
     assert why.startswith(f"{out}: is there already and holds left, which bootsplice did ")
     assert contents(out) == KEPT
     (room / "to-theirs").symlink_to("theirs")
-    assert "theirs: is there already" in refusal(room, "build", "good", "-o", "to-theirs")
+    assert "theirs: is there already" in refusal(room, "build", "good", *ram, "-o", "to-theirs")
     assert (room / "to-theirs").is_symlink()
     assert contents(out) == KEPT
 
 
+def test_the_target_goes_by_the_output(room: Path) -> None:
+    """By its suffix, unless it is named; a disk for any other suffix."""
+    a_cd, a_disk = b"CD001", b"\x80"  # in sector 16 of a CD, and of an active partition
+    for out, options, is_cd in (
+        ("a.img", (), False),
+        ("a.iso", (), True),
+        ("A.ISO", (), True),
+        ("a.6.1", (), False),
+        ("a", (), False),
+        ("b.iso", ("--target", "disk"), False),
+        ("b.img", ("--target", "iso"), True),
+    ):
+        assert run(room, "build", "good", *options, "-o", out).returncode == 0
+        image = (room / out).read_bytes()
+        assert (image[0x8001:0x8006] == a_cd) == is_cd
+        assert image[0x1BE:0x1BF] == a_disk
+    assert run(room, "build", "good", "--target", "ram", "-o", "c.img").returncode == 0
+    assert (room / "c.img/plan.json").is_file()
+
+
+@pytest.mark.parametrize("option", [("--gpt",), ("--size", "9M"), ("--target", "ram")])
+def test_what_does_not_go_with_into(room: Path, option: tuple[str, ...]) -> None:
+    before = contents(room)
+    why = refusal(room, "build", "good", "--into", "initrd", *option)
+    assert f"{option[0]} does not go with --into" in why
+    assert contents(room) == before
+
+
 def test_what_is_ours_is_replaced_whole(room: Path) -> None:
     for kernel, line in (("good", "first"), ("good", "second"), ("old", "third")):
-        assert run(room, "build", kernel, "-o", "out", "--cmdline", line).returncode == 0
+        options = ("--target", "ram", "--cmdline", line)
+        assert run(room, "build", kernel, "-o", "out", *options).returncode == 0
         assert (room / "out/cmdline.bin").read_bytes() == line.encode() + b"\0"
     assert not (room / "out/good.bzImage").exists()
     assert {"old.bzImage", "boot.img", "plan.json", "qemu.args"} <= contents(room / "out").keys()
     (room / "empty").mkdir()
-    assert run(room, "build", "good", "-o", "empty").returncode == 0
+    assert run(room, "build", "good", "--target", "ram", "-o", "empty").returncode == 0
 
 
-def test_a_link_stays_and_leaves_no_litter(room: Path) -> None:
+@pytest.mark.parametrize(("target", "part"), [("ram", "cmdline.bin"), ("disk", ""), ("iso", "")])
+def test_a_link_stays_and_leaves_no_litter(room: Path, target: str, part: str) -> None:
     (room / "link").symlink_to("out")
     for cmdline in ("first", "second"):
-        options = ("--cmdline", cmdline, "-o", "link")
+        options = ("--target", target, "--cmdline", cmdline, "-o", "link")
         assert run(room, "build", "good", *options).returncode == 0  # run() looks for litter
         assert (room / "link").is_symlink()
-        assert (room / "out/cmdline.bin").read_bytes() == cmdline.encode() + b"\0"
+        assert cmdline.encode() + b"\0" in (room / "out" / part).read_bytes()
 
 
-def test_a_build_that_fails_leaves_the_older_image(room: Path) -> None:
-    assert run(room, "build", "good", "-o", "out").returncode == 0
+@pytest.mark.parametrize("target", ["ram", "disk", "iso"])
+def test_a_build_that_fails_leaves_the_older_image(room: Path, target: str) -> None:
+    order = ("build", "good", "--target", target, "-o", "out")
+    assert run(room, *order).returncode == 0
     before = contents(room)
-    refusal(room, "build", "good", "--initrd", "huge", "-o", "out")
+    refusal(room, *order, "--initrd", "huge")
     assert contents(room) == before
     # The disk is full: no file may grow beyond some size.
-    full = run(room, "build", "good", "--initrd", "random", "-o", "out", file_limit=100_000)
+    full = run(room, *order, "--initrd", "random", file_limit=100_000)
     assert full.returncode == 1
     assert re.fullmatch(r"bootsplice: .*out.*: File too large\n", full.stderr)
     assert contents(room) == before
@@ -198,15 +242,17 @@ def test_a_build_that_fails_leaves_the_older_image(room: Path) -> None:
 
 def test_where_nothing_can_be_written(room: Path) -> None:
     for out in ("/proc/out", "/dev/null/out"):
-        why = refusal(room, "build", "good", "-o", out)
-        assert why.startswith(f"{out}: cannot be written: ")
+        for target in ("ram", "disk", "iso"):
+            why = refusal(room, "build", "good", "--target", target, "-o", out)
+            assert why.startswith(f"{out}: cannot be written: ")
 
 
 def test_same_input_same_bytes(room: Path) -> None:
     other = room / "elsewhere"
     other.mkdir()
     shutil.copy(room / "good", other / "good")
-    options = ("--initrd", room / "initrd", "--machine", "xen-hvm", "--cmdline", "quiet")
+    options: tuple[str | Path, ...] = ("--initrd", room / "initrd", "--machine", "xen-hvm")
+    options += ("--cmdline", "quiet", "--target", "ram")
     assert run(room, "build", "good", *options, "-o", "one").returncode == 0
     assert run(room, "build", room / "good", *options, "-o", room / "two").returncode == 0
     assert run(other, "build", other / "good", *options, "-o", "../three").returncode == 0
@@ -231,7 +277,7 @@ def test_notes_go_to_standard_error(room: Path) -> None:
 
 @pytest.mark.parametrize("missing", ["out", "good", "folder", "fifo", "x" * 300])
 def test_what_is_no_image_to_boot(room: Path, missing: str) -> None:
-    assert "no image that `build --target ram` wrote" in refusal(room, "boot", missing)
+    assert "no image " in refusal(room, "boot", missing)
 
 
 @pytest.mark.parametrize(
@@ -283,7 +329,8 @@ def boot_in_vain(folder: Path, how: str, *qemu: str) -> tuple[str, str]:
 
 @pytest.mark.boot
 def test_a_guest_that_ends_before_the_text_comes(room: Path, reporter: Path) -> None:
-    assert run(room, "build", reporter, "--cmdline", "probe=1", "-o", "out").returncode == 0
+    order = ("build", reporter, "--cmdline", "probe=1", "--target", "ram", "-o", "out")
+    assert run(room, *order).returncode == 0
     serial, _ = boot_in_vain(
         room, r"before the guest ended after [\d.]+ s with QEMU's exit status 33"
     )
@@ -302,7 +349,7 @@ def test_where_no_screenshot_can_be_kept(room: Path, where: str, why: str) -> No
 @pytest.mark.boot
 def test_a_guest_that_hangs(room: Path) -> None:
     (room / "hangs").write_bytes(image(end=0x300))  # its header's jump leads to itself
-    assert run(room, "build", "hangs", "-o", "out").returncode == 0
+    assert run(room, "build", "hangs", "--target", "ram", "-o", "out").returncode == 0
     serial, screen = boot_in_vain(room, "within 3 s", "-machine", "graphics=off")
     assert "SeaBIOS" in serial
     assert "Booting from Hard Disk..." in screen
@@ -314,6 +361,9 @@ def test_a_guest_that_hangs(room: Path) -> None:
         (["--version"], r"bootsplice, version \d+\.\d+\.\d+"),
         (["-h"], r"(?s).*\bboot\b.*\bbuild\b.*\binspect\b.*"),
         (["build", "--help"], r"(?s).*--initrd.*--cmdline.*--machine.*--move.*--target.*"),
+        (["build", "--help"], r"(?s).*--gpt +A GUID [^-]*\(disk\)\s+--size BYTES .*--floppy.*"),
+        (["build", "--help"], r"(?s).*--volume-id TEXT[^-]*\(iso\).*"),
+        (["build", "--help"], r"(?s).*\n  bootsplice build bzImage .* -o disk.img\n  bootspl.*"),
         (["boot", "-h"], r"(?s).*--expect.*--timeout.*--screenshot.*"),
     ],
 )

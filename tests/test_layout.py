@@ -178,9 +178,7 @@ def test_kernel_alignment_is_a_power_of_two() -> None:
 @pytest.mark.parametrize("option", ["mem=-5", "mem=0", "mem=nopentium", "mem="])
 def test_mem_that_is_no_limit(option: str) -> None:
     high = PC.ram - 0x40000
-    plan = place(
-        kernel(initrd_addr_max=2**32 - 1), KEPT, request(1, cmdline=option)
-    )
+    plan = place(kernel(initrd_addr_max=2**32 - 1), KEPT, request(1, cmdline=option))
     assert at(plan)["initrd"] == (high - 1) & ~0xFFF
 
 

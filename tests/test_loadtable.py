@@ -31,7 +31,6 @@ def value_of(expression: str, folder: Path) -> int:
         ("SECTOR_SIZE", loadtable.SECTOR),
         ("LOADER_NEEDS_LONG_MODE", loadtable.NEEDS_LONG_MODE),
         ("LOADER_ADDRESS", layout.LOADER.start),
-        ("LOADER_STACK", layout.LOADER.end),
         ("LOADER_SCRATCH", loader.SCRATCH),
         ("BOOT_SECTOR_ADDRESS", layout.BOOT_SECTOR.start),
         ("LOADER_SUM_ROTATE", loadtable.SUM_ROTATE),

@@ -1,19 +1,13 @@
-import json
-import os
 import re
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from pybuild import images, machine, material, paths, recipe, targets
-from pybuild.errors import BuildError, InputError
-from pybuild.material import Workshop
-from pybuild.recipe import Recipe
+from pybuild import machine, material, paths, recipe, targets
+from pybuild.errors import InputError
+from pybuild.recipe import Image, Recipe
 
 ALL = recipe.read_all(paths.KERNELS)
-KERNEL = '{ source = "probe/probe.asm", defines = { PM_SIZE = 4097, PROTOCOL = 0x20a } }'
 
 
 def read(folder: Path, text: str) -> Recipe:
@@ -36,7 +30,7 @@ def test_recipes_that_come_with_bootsplice(each: Recipe) -> None:
     assert each.folder == paths.KERNELS
     assert each.expect
     assert re.compile(each.expect, re.MULTILINE)
-    assert each.target in targets.names()
+    assert set(each.target) == set(targets.names())
     for profile in each.profiles:
         assert machine.load(profile).name == Path(profile).stem
     for part in (each.kernel, *each.initrd):
@@ -55,7 +49,7 @@ def test_recipes_are_read_by_name_and_their_images_differ() -> None:
     }
     of_all = [name for each in ALL for name in each.images]
     assert len(of_all) == len(set(of_all))
-    assert "probe-2.00.xen-hvm" in of_all
+    assert {"probe-2.00.xen-hvm", "probe-2.00.xen-hvm.img", "probe-2.00.pc.iso"} <= {*of_all}
     fetched = {
         each.name for each in ALL if any(map(material.is_fetched, (each.kernel, *each.initrd)))
     }
@@ -71,7 +65,8 @@ def test_defaults(tmp_path: Path) -> None:
         initrd=(),
         cmdline="",
         machine=("pc",),
-        target="ram",
+        target=("disk",),
+        options={},
         move="auto",
         expect="",
     )
@@ -85,23 +80,40 @@ def test_every_key(tmp_path: Path) -> None:
         initrd = ["one", { package = "p", file = "f" }, { initramfs = "init" }]
         cmdline = "quiet"
         machine = ["xen-hvm", "boards/mine.toml"]
-        target = "ram"
+        target = ["ram", "disk", "iso"]
+        options = { size = "64M", gpt = true, volume-id = "MINE" }
         move = "hook"
         expect = "^x"
         """,
     )
     assert each.kernel == {"source": "a.asm", "defines": {"A": 1, "B": 16}}
     assert each.initrd == ("one", {"package": "p", "file": "f"}, {"initramfs": "init"})
-    assert (each.cmdline, each.target, each.move, each.expect) == ("quiet", "ram", "hook", "^x")
+    assert (each.cmdline, each.move, each.expect) == ("quiet", "hook", "^x")
+    assert each.target == ("ram", "disk", "iso")
+    assert each.options == {"size": "64M", "gpt": True, "volume-id": "MINE"}
+    assert each.options_of("ram") == {}
+    assert each.options_of("disk") == {"size": "64M", "gpt": True}
+    assert each.options_of("iso") == {"volume-id": "MINE"}
     assert each.machine == ("xen-hvm", "boards/mine.toml")
     assert each.profiles == ("xen-hvm", str(tmp_path / "boards/mine.toml"))
-    assert each.images == ("mine.xen-hvm", "mine.mine")
+    board = str(tmp_path / "boards/mine.toml")
+    assert each.images == {
+        "mine.xen-hvm": Image("xen-hvm", "ram"),
+        "mine.xen-hvm.img": Image("xen-hvm", "disk"),
+        "mine.xen-hvm.iso": Image("xen-hvm", "iso"),
+        "mine.mine": Image(board, "ram"),
+        "mine.mine.img": Image(board, "disk"),
+        "mine.mine.iso": Image(board, "iso"),
+    }
 
 
 def test_one_may_stand_without_a_list(tmp_path: Path) -> None:
-    each = read(tmp_path, 'kernel = "k"\ninitrd = { initramfs = "i" }\nmachine = "xen-hvm"')
+    each = read(
+        tmp_path, 'kernel = "k"\ninitrd = { initramfs = "i" }\nmachine = "xen-hvm"\ntarget = "ram"'
+    )
     assert each.initrd == ({"initramfs": "i"},)
     assert each.machine == ("xen-hvm",)
+    assert each.target == ("ram",)
 
 
 def test_xends_names(tmp_path: Path) -> None:
@@ -122,7 +134,26 @@ def test_xends_names(tmp_path: Path) -> None:
         ),
         ("cmdline = ['a']", "cmdline is .*, expected a string"),
         ("extra = 5", "cmdline is 5, expected a string"),
-        ("target = 5", "target is 5, expected a string"),
+        ("target = 5", "target is 5, expected one of disk, iso, ram"),
+        ("target = 'tape'", "target is 'tape', expected one of disk, iso, ram"),
+        ("target = ['ram', 'tape']", "target is 'tape', expected one of disk, iso, ram"),
+        ("target = ['ram', 'ram']", r"target is \['ram', 'ram'\], expected names, none .*twice"),
+        ("target = []", r"target is \[\], expected names"),
+        ("options = 5", "options is 5, expected a table"),
+        (
+            "options = { tape = 1 }",
+            "options has 'tape', but target disk has only gpt, size, floppy",
+        ),
+        (
+            "options = { volume-id = 'X' }",
+            "options has 'volume-id', but target disk has only gpt, ",
+        ),
+        ("target = 'ram'\noptions = { gpt = true }", "options has 'gpt', but target ram has none"),
+        ("options = { gpt = 'yes' }", "option gpt is 'yes', expected true or false"),
+        ("options = { size = 'big' }", "option size is 'big', expected bytes, as in 64M"),
+        ("options = { size = true }", "option size is True, expected bytes, as in 64M"),
+        ("options = { size = -1 }", "option size is -1, expected bytes, as in 64M"),
+        ("target = 'iso'\noptions = { volume-id = 5 }", "option volume-id is 5, expected a text"),
         ("expect = true", "expect is True, expected a string"),
         ("move = 5", "move is 5, expected a string"),
         ("move = 'sideways'", "move is 'sideways', expected one of auto, hook, early"),
@@ -156,176 +187,3 @@ def test_a_recipe_must_have_a_kernel(tmp_path: Path) -> None:
     for path in (tmp_path / "mine.toml", tmp_path / "none.toml", tmp_path):
         with pytest.raises(InputError, match=re.escape(f"{path}: not a recipe: ")):
             recipe.read(path)
-
-
-# Images of a small tree of our own.
-ALL_IMAGES = ["first.pc", "first.board", "second.pc"]
-
-
-@pytest.fixture
-def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the source tree with two recipes, built nowhere else."""
-    root = tmp_path / "tree"
-    kernels = root / "kernels"
-    shutil.copytree(paths.ROOT / "asm", root / "asm")
-    shutil.copytree(paths.KERNELS / "probe", kernels / "probe")
-    (kernels / "one").write_bytes(b"first initrd")
-    (root / "board.toml").write_text('base = "pc"\nram = 0x4000000\n')
-    write_recipe(kernels, "first", 'initrd = "one"', 'machine = ["pc", "../board.toml"]')
-    write_recipe(kernels, "second", 'cmdline = "quiet"')
-    monkeypatch.setattr(paths, "ROOT", root)
-    monkeypatch.setattr(paths, "KERNELS", kernels)
-    monkeypatch.setattr(paths, "BUILD", root / "build")
-    monkeypatch.setattr(paths, "IMAGES", root / "build" / "images")
-    return root
-
-
-def write_recipe(kernels: Path, name: str, *lines: str, kernel: str = KERNEL) -> None:
-    (kernels / f"{name}.toml").write_text("\n".join([f"kernel = {kernel}", *lines]))
-
-
-def shop() -> Workshop:
-    return Workshop(paths.ROOT, paths.BUILD, paths.ROOT / "cache", print)
-
-
-def built() -> list[str]:
-    """What building all builds; the rest must be unchanged."""
-    outcome = images.build_all(shop())
-    assert outcome.left_out == {}
-    names = [name for each in recipe.read_all(paths.KERNELS) for name in each.images]
-    assert sorted(outcome.built + outcome.unchanged) == sorted(names)
-    return outcome.built
-
-
-def append(path: Path, text: str) -> None:
-    with path.open("a") as stream:
-        stream.write(text)
-
-
-CHANGES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
-    "nothing": (lambda _: None, []),
-    "a file is touched": (lambda root: os.utime(root / "kernels/one"), []),
-    "a comment in a recipe": (lambda root: append(root / "kernels/first.toml", "\n# yes"), []),
-    "its expect": (lambda root: append(root / "kernels/second.toml", "\nexpect = 'x'"), []),
-    "a recipe": (
-        lambda root: write_recipe(root / "kernels", "second", 'cmdline = "debug"'),
-        ["second.pc"],
-    ),
-    "an initrd": (
-        lambda root: append(root / "kernels/one", "more"),
-        ["first.pc", "first.board"],
-    ),
-    "a machine": (
-        lambda root: append(
-            root / "board.toml", "[[reserved]]\nname = 'a'\nstart = 0x300000\nend = 0x400000\n"
-        ),
-        ["first.board"],
-    ),
-    "a recipe's define": (
-        lambda root: write_recipe(
-            root / "kernels", "second", 'cmdline = "quiet"', kernel=KERNEL.replace("4097", "4098")
-        ),
-        ["second.pc"],
-    ),
-    "a source of the probe": (
-        lambda root: append(root / "kernels/probe/setup.inc", "\n        nop\n"),
-        ALL_IMAGES,
-    ),
-    "a stage of ours": (
-        lambda root: append(root / "asm/real/early.asm", "\n        nop\n"),
-        ALL_IMAGES,
-    ),
-    "an image is gone": (
-        lambda root: shutil.rmtree(root / "build/images/first.pc"),
-        ["first.pc"],
-    ),
-    "a file of an image is gone": (
-        lambda root: (root / "build/images/second.pc/setup.bin").unlink(),
-        ["second.pc"],
-    ),
-    "a stamp is broken": (
-        lambda root: (root / "build/images/.second.pc.stamp").write_text("{"),
-        ["second.pc"],
-    ),
-}
-
-
-@pytest.mark.parametrize("change", CHANGES)
-def test_just_what_has_changed_is_built_anew(tree: Path, change: str) -> None:
-    assert built() == ALL_IMAGES
-    make, expected = CHANGES[change]
-    make(tree)
-    assert built() == expected
-    assert built() == []
-    kept = {path.name for path in (tree / "build/images").iterdir()} - {".lock"}
-    assert kept == {*ALL_IMAGES, *(f".{name}.stamp" for name in ALL_IMAGES)}
-
-
-def test_an_image_whose_build_was_killed_is_built_again(
-    tree: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Even if the recipe is changed back to what the older stamp is of."""
-    built()
-    recipe_file = tree / "kernels/second.toml"
-    before = recipe_file.read_text()
-    recipe_file.write_text(before.replace("quiet", "debug"))
-    with monkeypatch.context() as patched:
-        patched.setattr("pybuild.fresh.write_stamp", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            images.build_all(shop())
-    recipe_file.write_text(before)
-    assert built() == ["second.pc"]
-    assert (tree / "build/images/second.pc/cmdline.bin").read_bytes() == b"quiet\0"
-
-
-def interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
-def test_an_image_is_of_its_recipe(tree: Path) -> None:
-    built()
-    folder = tree / "build/images/first.board"
-    plan = json.loads((folder / "plan.json").read_text())
-    assert (plan["machine"], plan["ram"]) == ("board", 0x4000000)
-    assert (folder / "initrd.bin").read_bytes() == b"first initrd"
-    assert (tree / "build/images/second.pc/cmdline.bin").read_bytes() == b"quiet\0"
-
-
-@pytest.mark.parametrize(
-    ("lines", "error", "why"),
-    [
-        (['initrd = "none"'], InputError, "none: cannot be read as an initrd: No such file"),
-        (['initrd = "probe"'], InputError, "probe: .*directory"),
-        (['machine = "vax"'], InputError, "recipe second: machine '.*vax'"),
-        (['initrd = { source = "none.asm" }'], InputError, "recipe second: .*none.asm: no such"),
-        (['initrd = { initramfs = "none" }'], InputError, "recipe second: .*none: no such file"),
-        (['target = "tape"'], InputError, "target 'tape': unknown, expected one of "),
-        (['initrd = { source = "one" }'], BuildError, "nasm refuses .*one"),
-    ],
-)
-def test_a_recipe_that_cannot_be_built(
-    tree: Path, lines: list[str], error: type[Exception], why: str
-) -> None:
-    write_recipe(tree / "kernels", "second", *lines)
-    with pytest.raises(error, match=why):
-        images.build_all(shop())
-    assert not (tree / "build/images/second.pc").exists()
-    assert (tree / "build/images/first.pc").is_dir()
-
-
-def test_a_source_may_lie_beside_its_recipe(tree: Path) -> None:
-    (tree / "kernels/floppy.asm").write_text("db 'a floppy'\n")
-    write_recipe(tree / "kernels", "second", 'initrd = { source = "floppy.asm" }')
-    assert "second.pc" in built()
-    assert (tree / "build/images/second.pc/initrd.bin").read_bytes() == b"a floppy"
-
-
-def test_images_are_booted_by_name(tree: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"image 'third': unknown, expected one of first\.pc, first"
-    ):
-        images.boot_image("third", 1)
-    with pytest.raises(InputError, match=r"images/first\.pc: "):
-        images.boot_image("first", 1)
-    assert material.is_fetched({"initramfs": "x"})
-    assert not (tree / "build").exists()

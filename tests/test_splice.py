@@ -68,7 +68,7 @@ def test_early_stage_gets_the_relocator_back() -> None:
     code = build.code()
     returns_to = early.address + code[splice.EARLY].symbols["moved"]
     expected = code[splice.RELOCATOR].bind(splice.relocator_symbols(move, returns_to))
-    assert made.kernel.endswith(expected)
+    assert bytes(made.kernel).endswith(expected)
     assert len(made.early) == early.size
     assert splice.boot_sector_symbols(plan)["seg_cs"] * 16 == early.address
 

@@ -15,7 +15,7 @@
 ; reads     loader_sum value 0..0xffffffff  of its dwords, see enter_loader
 ; reads     sector_shift value 9..11  the drive's sectors have 1 << this many bytes; 11 on a CD
 ; writes    0x1000..0x5000          the loader
-; writes    0x7a00..0x7c00          the stack
+; writes    0x6c00..0x7000          the stack
 ; writes    0x7c00..0x7e00          its own variables
 ; clobbers  eax ecx edx ebx esp ebp esi edi fs gs
 ; leaves    0:0x1000  es=0 cs=0 ss=0 ds=0 df=0 if=1
@@ -73,7 +73,7 @@ begin:
     mov ds, ax
     mov es, ax
     mov ss, ax
-    mov sp, BOOT_SECTOR_ADDRESS
+    mov sp, LOADER_STACK
     sti
     cld
     jmp 0:at(.normal)                   ; some BIOSes enter at 0x7c0:0

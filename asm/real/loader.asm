@@ -14,14 +14,14 @@
 ; reads     bounce address 0x8000..0x80000  what the BIOS reads into; a multiple of 0x8000
 ; reads     bounce_sectors value 64..127  how much that is, in sectors of 512 bytes
 ; needs     $$ == 0x1000
-; writes    $$..$$+0x2000           its variables
+; writes    $$..$$+0x3000           its variables
 ; writes    0x500..0x501            the A20 test; put back
-; writes    0x5000..0x7000          scratch memory
-; writes    0x7800..0x7c00          the stack
+; writes    0x5000..0x6000          scratch memory
+; writes    0x6c00..0x7000          the stack
 ; writes    bounce..bounce+bounce_sectors*512
 ; clobbers  eax ecx edx ebx esp ebp esi edi fs gs
 ; leaves    0:0x7c00  ds=0 es=0 ss=0 cs=0 df=0 if=1
-; limit     8192
+; limit     12288
 ;
 ; And it writes what the table says, wherever that is below 4 GiB. %dl is the boot drive afterwards.
 
@@ -58,6 +58,9 @@ extern table
 extern bounce
 extern bounce_sectors
 
+; A page of their own for the variables: emulators take every write to a page with code in it for a
+; change of the code, and real CPUs do so nearby.
+section .bss align=0x1000
 section .text
 
 loader:
@@ -71,6 +74,7 @@ loader:
     cld
     mov [drive], dl
     mov [sector_shift], cl
+    mov word [name], message_no_name
     call console_open
 
     call a20_enable
@@ -586,50 +590,52 @@ message_start:
 .text:
     db "bootsplice: ", 0
 
-    align 4, db 0
-drive:
-    dd 0
-status:
-    dd 0
-request:
-    istruc read_request
-    iend
-reference:
-.lba_0:
-    dq 0
-.lba_1:
-    dq 0
-left:                                   ; sectors of this part
-    dd 0
-done:                                   ; sectors of all parts
-    dd 0
-come:                                   ; sectors of all parts and of the read that is under way
-    dd 0
-done_before:                            ; of all parts before this one
-    dd 0
-started:                                ; BIOS ticks
-    dd 0
-shown_at:
-    dd 0
-percent:
-    dd 0
-first:
-    dd 0
-last:
-    dd 0
-missing:
-    dd 0
-found:
-    dd 0
-expected:
-    dd 0
-name:                                   ; of the part
-    dw message_no_name
-reader:                                 ; the driver in use
-    dw 0
-sector_shift:
-    db 0
-shown:
-    db 0
 message_no_name:
     db "the disk", 0
+
+section .bss
+
+    resb -($ - $$) & 3                 ; to a multiple of 4
+drive:
+    resd 1
+status:
+    resd 1
+request:
+    resb read_request_size
+reference:
+.lba_0:
+    resq 1
+.lba_1:
+    resq 1
+left:                                   ; sectors of this part
+    resd 1
+done:                                   ; sectors of all parts
+    resd 1
+come:                                   ; sectors of all parts and of the read that is under way
+    resd 1
+done_before:                            ; of all parts before this one
+    resd 1
+started:                                ; BIOS ticks
+    resd 1
+shown_at:
+    resd 1
+percent:
+    resd 1
+first:
+    resd 1
+last:
+    resd 1
+missing:
+    resd 1
+found:
+    resd 1
+expected:
+    resd 1
+name:                                   ; of the part
+    resw 1
+reader:                                 ; the driver in use
+    resw 1
+sector_shift:
+    resb 1
+shown:
+    resb 1

@@ -21,6 +21,8 @@ HEADS                   equ 2
 CYLINDERS               equ 80
 BIOS_READ_SECTORS       equ 0x0201      ; int 13h AX: read, one sector
 COM1_DATA               equ 0x3f8
+COM1_LINE_CONTROL       equ 0x3fb
+LINE_CONTROL_8N1        equ 0x03        ; some BIOSes leave 5 bits a character
 COM1_LINE_STATUS        equ 0x3fd
 LINE_STATUS_THR_EMPTY   equ 0x20
 DEBUG_EXIT              equ 0xf4        ; isa-debug-exit's port
@@ -38,6 +40,9 @@ start:
     mov sp, LOAD_ADDRESS
     cld
     push dx                             ; the drive
+    mov dx, COM1_LINE_CONTROL
+    mov al, LINE_CONTROL_8N1
+    out dx, al
     mov si, text_booted
     call say
     pop dx

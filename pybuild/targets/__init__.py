@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeAlias, TypeVar
+from typing import Final, Protocol, TypeAlias, TypeVar
 
 from pybuild.errors import InputError
 from pybuild.plan import Plan
@@ -124,7 +124,7 @@ def options() -> dict[str, tuple[Option, list[str]]]:
     return found
 
 
-def check_options(target: Target, given: Mapping[str, Any]) -> Options:
+def check_options(target: Target, given: Mapping[str, object]) -> Options:
     """What was asked of a target, as the target takes it.
 
     Raises:

@@ -1,5 +1,6 @@
 """Target `ram`: blobs that stock QEMU puts into guest RAM, and a disk with a boot sector."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -40,7 +41,7 @@ class Ram:
         Raises:
             InputError: `out` is there and is not such a folder.
         """
-        contents = {
+        contents: dict[str, Iterable[bytes | memoryview]] = {
             "setup": [parts.setup],
             "cmdline": [parts.cmdline],
             "kernel": [parts.kernel],

@@ -1,0 +1,135 @@
+"""Target `disk`: a disk image that a BIOS boots, raw or in another form that qemu-img makes."""
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from uuid import UUID, uuid5
+
+from pybuild import gpt, loadtable, mbr
+from pybuild.block import Block, Written
+from pybuild.errors import InputError
+from pybuild.files import output_file
+from pybuild.loadtable import SECTOR
+from pybuild.plan import Plan
+from pybuild.regions import align_up
+from pybuild.splice import Parts
+from pybuild.stream import write_at
+from pybuild.targets import Option, Options, register
+
+FLOPPY_SIZE: Final = 80 * 2 * 18 * SECTOR  # "1.44 MB": cylinders, heads, sectors a track
+
+_CONVERTED: Final = (".qcow2", ".vmdk", ".vdi", ".vhdx")  # what qemuimg.py knows
+_FLOPPY_LBA: Final = 1  # right behind the boot sector
+_DISK_LBA: Final = (1 << 20) // SECTOR  # where partition tools begin, for all erase block sizes
+_NAMESPACE: Final = UUID("9b1c4e70-6f0e-5f6c-8d55-6f6b0f0f5c1e")  # of this project's GUIDs
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """A disk, in sectors.
+
+    Attributes:
+        start: where its partition begins; 0 if it has none.
+        end: where that ends, the first sector behind it.
+        sectors: how many the disk has.
+    """
+
+    start: int
+    end: int
+    sectors: int
+
+
+@register
+class Disk:
+    """A disk image: a boot sector, and a partition with the loader and all that it reads."""
+
+    name = "disk"
+    suffixes = (".img", ".raw", *_CONVERTED)
+    before_firmware = False
+    options = (
+        Option("gpt", bool, "A GUID partition table instead of an MBR's."),
+        Option("size", int, "Make the disk so many bytes large (K, M, G)."),
+        Option("floppy", bool, "A 1.44 MB floppy, without partitions."),
+    )
+
+    def write(self, plan: Plan, parts: Parts, out: Path, options: Options) -> None:
+        """Writes the image; a file that is there is replaced.
+
+        Raises:
+            InputError: `out` is there and is no file, or the disk would be too small.
+            BuildError: the file's suffix needs qemu-img, and that is missing or fails.
+        """
+        is_floppy = bool(options.get("floppy"))
+        block = Block(plan, parts, _FLOPPY_LBA if is_floppy else _DISK_LBA)
+        shape = _floppy(block, options) if is_floppy else _disk(block, options)
+        if out.suffix.lower() not in _CONVERTED:
+            with output_file(out) as stream:
+                _write(stream.fileno(), block, shape, options)
+            return
+        from pybuild import qemuimg  # it, and what it needs, takes time; few need it
+
+        qemuimg.find()  # before anything takes time
+        with output_file(out) as stream, tempfile.TemporaryFile(dir=out.parent) as raw:
+            identity = _write(raw.fileno(), block, shape, options)
+            qemuimg.convert(raw.fileno(), stream.fileno(), out, identity)
+
+
+def _floppy(block: Block, options: Options) -> _Shape:
+    for other in ("gpt", "size"):
+        if options.get(other):
+            raise InputError(f"option floppy: a floppy has no {other}; leave out one of the two")
+    if block.end * SECTOR > FLOPPY_SIZE:
+        raise InputError(
+            f"option floppy: the image needs {block.end * SECTOR} bytes, and a floppy has "
+            f"{FLOPPY_SIZE}; leave it out, for a disk"
+        )
+    return _Shape(0, 0, FLOPPY_SIZE // SECTOR)
+
+
+def _disk(block: Block, options: Options) -> _Shape:
+    """The least disk, of whole cylinders, or one of the size that was asked for."""
+    is_gpt = bool(options.get("gpt"))
+    gpt_end = align_up(block.end, _DISK_LBA)
+    needed = gpt_end + gpt.SECTORS_BEHIND if is_gpt else block.end
+    size = options.get("size")
+    if size is None:
+        # Its geometry depends on its size, which depends on its geometry.
+        sectors = align_up(needed, mbr.SMALL.cylinder)
+        sectors = align_up(needed, mbr.geometry(sectors).cylinder)
+    else:
+        size = int(size)
+        sectors = size // SECTOR
+        least = align_up(needed, mbr.geometry(sectors).cylinder) * SECTOR
+        if size < least:
+            raise InputError(f"option size is {size} bytes, but the disk needs at least {least}")
+        if size % SECTOR:
+            raise InputError(f"option size is {size} bytes, expected a multiple of {SECTOR}")
+    end = gpt_end if is_gpt else align_up(block.end, mbr.geometry(sectors).cylinder)
+    return _Shape(block.lba, end, sectors)
+
+
+def _write(out: int, block: Block, shape: _Shape, options: Options) -> UUID:
+    """Writes the raw image to an empty file; returns what is unique to it."""
+    os.ftruncate(out, shape.sectors * SECTOR)
+    written = block.write(out, onto_zeros=True)
+    identity = _identity(written)
+    own = bytes(mbr.SIZE)
+    if options.get("gpt"):
+        ids = [uuid5(identity, name) for name in ("disk", "partition")]
+        table = gpt.table(ids[0], ids[1], shape.start, shape.end, shape.sectors)
+        write_at(out, table.primary, SECTOR)
+        write_at(out, table.backup, (shape.sectors - gpt.SECTORS_BEHIND) * SECTOR)
+        own = table.mbr
+    elif shape.start:
+        signature = loadtable.checksum([identity.bytes]) or 1  # 0 would mean that it has none
+        partition = mbr.Partition(mbr.NON_FS_DATA, shape.start, shape.end)
+        own = mbr.own_part(signature, partition, shape.sectors)
+    write_at(out, mbr.put(written.boot_sector, own), 0)
+    return identity
+
+
+def _identity(written: Written) -> UUID:
+    """The same for the same contents, and for no other."""
+    return uuid5(_NAMESPACE, " ".join(f"{checksum:08x}" for checksum in written.checksums))

@@ -1,0 +1,165 @@
+"""Disk images and ISOs, made by `build`, booted by a BIOS: one matrix, to the guest's own report.
+
+Each probe kernel on each drive, each real kernel on some; what else there is of hardware by pairs.
+"""
+
+import hashlib
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pairwise
+import pytest
+from booting import Made, boot, make, named, report
+from pairwise import Case
+from probes import PROBES, check
+
+from pybuild import initramfs, material
+from pybuild.drives import Drive
+from pybuild.material import Workshop
+from pybuild.recipe import Recipe
+
+pytestmark = pytest.mark.boot
+
+MIB = 1 << 20
+FLOPPY_SIZE = 1440 << 10
+
+# What the image is made as, and the drive that the guest finds it in. An ISO is a disk, too.
+DRIVES = [
+    ("disk", "ide"),
+    ("disk", "ahci"),
+    ("disk", "virtio"),
+    ("disk", "usb"),
+    ("floppy", "floppy"),
+    ("iso", "cdrom"),
+    ("iso", "ide"),
+    ("iso", "usb"),
+]
+AXES: dict[str, list[str]] = {
+    "profile": ["pc", "xen-hvm"],
+    "machine": ["pc", "q35"],
+    "cpu": ["486", "pentium3", "qemu64", "max"],
+    "ram": ["16M", "64M", "512M", "3G"],
+}
+# Of these a real kernel takes only some, however it is booted.
+CPUS = {
+    "memtest86+ia32": ["pentium3", "qemu64", "max"],
+    "memtest86+x64": ["qemu64", "max"],
+    "debian": ["qemu64", "max"],
+    "ipxe": ["pentium3", "qemu64", "max"],
+}
+RAM = {"debian": ["512M", "3G"], "memtest86+ia32": ["16M", "64M"]}
+# To its banner memtest86+ takes up to 10 s (the 32-bit one 20 s with 256 MB or more), Debian takes
+# 3 s, all others less than one.
+REAL = {
+    "memtest86+ia32": DRIVES[0::2],
+    "memtest86+x64": DRIVES[1::2],
+    "debian": [drive for drive in DRIVES if drive[0] != "floppy"],
+    "ipxe": DRIVES,
+    "memdisk": [drive for drive in DRIVES if drive[0] != "floppy"],
+}
+LARGE_PAYLOAD = 64 * MIB
+
+
+def allowed(case: Case) -> bool:
+    kernel = str(case["kernel"])
+    cpus, ram = CPUS.get(kernel, AXES["cpu"]), RAM.get(kernel, AXES["ram"])
+    return case["cpu"] in cpus and case["ram"] in ram
+
+
+def fits_a_floppy(each: Recipe) -> bool:
+    kernel = cast(dict[str, Any], each.kernel)
+    return int(kernel["defines"]["PM_SIZE"]) < FLOPPY_SIZE * 9 // 10
+
+
+PROBE_ROWS: list[Case] = [
+    {"kernel": each.name, "drive": drive}
+    for each in PROBES
+    for drive in DRIVES
+    if drive[0] != "floppy" or fits_a_floppy(each)
+]
+PROBE_CASES = pairwise.choose(PROBE_ROWS, AXES, allowed)
+# Too few rows for every pair: each kernel by itself, to have every value at least.
+REAL_CASES = [
+    case
+    for kernel, drives in REAL.items()
+    for case in pairwise.choose(
+        [{"kernel": kernel, "drive": drive} for drive in drives], AXES, allowed
+    )
+]
+
+
+def name_of(case: Case) -> str:
+    kind, drive = cast(tuple[str, str], case["drive"])
+    return "-".join([str(case["kernel"]), kind, drive, *(str(case[axis]) for axis in AXES)])
+
+
+def run(case: Case, made: Callable[[str, str, str], Made]) -> tuple[Made, str]:
+    kind, drive = cast(tuple[str, Drive], case["drive"])
+    image = made(str(case["kernel"]), str(case["profile"]), kind)
+    hardware = ["-M", case["machine"], "-cpu", case["cpu"], "-m", case["ram"]]
+    return image, boot(image.path, image.recipe.expect, *map(str, hardware), drive=drive)
+
+
+@pytest.mark.parametrize("case", PROBE_CASES, ids=name_of)
+def test_probe(case: Case, made: Callable[[str, str, str], Made]) -> None:
+    image, log = run(case, made)
+    check(image.recipe, report(log), image.plan)
+
+
+@pytest.mark.parametrize("case", REAL_CASES, ids=name_of)
+def test_real(case: Case, made: Callable[[str, str, str], Made]) -> None:
+    image, log = run(case, made)
+    said = report(log)
+    if case["kernel"] == "debian":
+        assert said["cmdline"] == image.recipe.cmdline
+        assert said["payload_sha256"] == hashlib.sha256(material.payload()).hexdigest()
+    if case["kernel"] == "memdisk":
+        assert said["last_sector"] == "right"
+    moved = case["profile"] == "xen-hvm" and case["kernel"] != "debian"
+    assert bool(image.plan["moves"]) is moved
+
+
+def test_the_matrix_has_every_pair() -> None:
+    """Or a change to the axes could leave out what it was to add."""
+    every: set[object] = set()
+    for row in PROBE_ROWS:
+        for values in itertools.product(*AXES.values()):
+            every.update(pairwise.pairs({**row, **dict(zip(AXES, values, strict=True))}))
+    assert {pair for case in PROBE_CASES for pair in pairwise.pairs(case)} == every
+
+
+@pytest.mark.parametrize("kernel", REAL)
+def test_the_matrix_has_every_value(kernel: str) -> None:
+    cases = [case for case in REAL_CASES if case["kernel"] == kernel]
+    every = {**AXES, "cpu": CPUS.get(kernel, AXES["cpu"]), "ram": RAM.get(kernel, AXES["ram"])}
+    for axis, values in every.items():
+        assert {case[axis] for case in cases} == set(values)
+
+
+@pytest.mark.parametrize(
+    ("out", "drive", "machine"),
+    [
+        ("large.img", "ide", "pc"),
+        ("large.img", "virtio", "q35"),
+        ("large.img", "usb", "pc"),
+        ("large.iso", "cdrom", "q35"),
+    ],
+)
+def test_large_initramfs(
+    out: str,
+    drive: Drive,
+    machine: str,
+    built: Callable[[str], Path],
+    shop: Workshop,
+    tmp_path: Path,
+) -> None:
+    """A further initrd replaces the payload by one of 64 MB; the guest prints its checksum."""
+    built("debian.pc")
+    payload = hashlib.shake_256(b"large").digest(LARGE_PAYLOAD)
+    more = tmp_path / "more.cpio"
+    more.write_bytes(initramfs.newc([initramfs.File("payload", 0o644, payload)]))
+    image = make(named("debian"), "pc", tmp_path / out, {}, shop=shop, more=(more,))
+    said = report(boot(image.path, "^end=ok", "-M", machine, drive=drive))
+    assert said["payload_sha256"] == hashlib.sha256(payload).hexdigest()
