@@ -56,7 +56,7 @@ tools:
 	@$(call need,sgdisk,gdisk)
 	@$(call need,xorriso,xorriso)
 	@$(call need,isoinfo,genisoimage)
-	@$(call need,bochs,bochs bochs-term)
+	@$(call need,bochs,bochs bochs-term bochsbios vgabios)
 
 PEERS := grub-common grub-pc-bin syslinux syslinux-common isolinux xorriso genisoimage mtools
 PEER_FILES := /usr/bin/grub-mkimage /usr/lib/grub/i386-pc/boot.img /usr/bin/syslinux \

@@ -17,15 +17,15 @@ from pybuild.bootproto import SECTOR
 BIOS_BOOT: Final = UUID("21686148-6449-6E6F-744E-656564454649")
 NAME: Final = "bootsplice"
 
-_PROTECTIVE: Final = 0xEE
+PROTECTIVE: Final = 0xEE
 # Signature, revision, header's size, CRC, reserved, LBA of this one and of the other, first and
 # last usable LBA, disk's GUID, LBA of the entries, how many, bytes of each, their CRC.
-_HEADER: Final = struct.Struct("<8sIIIIQQQQ16sQIII")
-_SIGNATURE: Final = b"EFI PART"
+HEADER: Final = struct.Struct("<8sIIIIQQQQ16sQIII")
+SIGNATURE: Final = b"EFI PART"
 _REVISION: Final = 0x00010000
-_ENTRY: Final = struct.Struct("<16s16sQQQ72s")  # type, GUID, first and last LBA, attributes, name
+ENTRY: Final = struct.Struct("<16s16sQQQ72s")  # type, GUID, first and last LBA, attributes, name
 _ENTRIES: Final = 128  # 16 KiB of them: the least that 5.3.1 allows
-_ENTRY_SECTORS: Final = _ENTRIES * _ENTRY.size // SECTOR
+_ENTRY_SECTORS: Final = _ENTRIES * ENTRY.size // SECTOR
 _MBR_SECTORS: Final = 1
 _HEADER_SECTORS: Final = 1
 
@@ -60,23 +60,23 @@ def table(disk: UUID, partition: UUID, start: int, end: int, sectors: int) -> Ta
     """
     last = sectors - 1
     name = NAME.encode("utf-16-le")
-    entries = _ENTRY.pack(BIOS_BOOT.bytes_le, partition.bytes_le, start, end - 1, 0, name)
+    entries = ENTRY.pack(BIOS_BOOT.bytes_le, partition.bytes_le, start, end - 1, 0, name)
     entries += bytes(_ENTRY_SECTORS * SECTOR - len(entries))
 
     def header(own: int, other: int, entries_at: int) -> bytes:
         crc = 0
         for _ in range(2):  # it is computed with its own field 0
-            packed = _HEADER.pack(
-                *(_SIGNATURE, _REVISION, _HEADER.size, crc, 0, own, other),
+            packed = HEADER.pack(
+                *(SIGNATURE, _REVISION, HEADER.size, crc, 0, own, other),
                 *(FIRST_USABLE, last - SECTORS_BEHIND, disk.bytes_le),
-                *(entries_at, _ENTRIES, _ENTRY.size, zlib.crc32(entries)),
+                *(entries_at, _ENTRIES, ENTRY.size, zlib.crc32(entries)),
             )
             crc = zlib.crc32(packed)
         return packed + bytes(SECTOR - len(packed))
 
     # 5.2.3 wants the protective entry not active, and that UEFI firmware ignores it if it is. A
     # BIOS may want one active entry before it boots a disk: the same is in the MBR without GPT.
-    protective = mbr.Partition(_PROTECTIVE, _MBR_SECTORS, sectors)
+    protective = mbr.Partition(PROTECTIVE, _MBR_SECTORS, sectors)
     return Table(
         mbr=mbr.own_part(0, protective, sectors),  # 5.2.3: the signature is unused, 0
         primary=header(1, last, _MBR_SECTORS + _HEADER_SECTORS) + entries,

@@ -4,16 +4,12 @@ import struct
 from typing import Final
 
 from pybuild import saved
+from pybuild.loadtable import BOOT_ID, BOOT_ID_AT, BOOT_ID_MAGIC
 from pybuild.partitions import Table
 from pybuild.rawdisk import BOOT_SIGNATURE, BOOT_SIGNATURE_BYTES, Disk
 from pybuild.regions import Region
 from pybuild.saved import Saved
 from pybuild.splice import DISK_OWN
-
-# The start of struc boot_id in asm/include/loadtable.inc, and BOOT_ID_AT: magic, loader's LBA.
-_BOOT_ID: Final = struct.Struct("<4sQ")
-_BOOT_ID_AT: Final = 4
-_BOOT_ID_MAGIC: Final = b"Bspt"
 
 # GRUB's boot.img: its include/grub/i386/pc/boot.h, GRUB_BOOT_MACHINE_KERNEL_SECTOR.
 _GRUB_CORE: Final = struct.Struct("<Q")
@@ -23,7 +19,7 @@ _GRUB_TEXT: Final = b"GRUB \0Geom\0Hard Disk\0Read\0 Error"
 
 def is_ours(sector: bytes) -> bool:
     """Whether this is a boot sector of ours."""
-    return sector.startswith(_BOOT_ID_MAGIC, _BOOT_ID_AT)
+    return sector.startswith(BOOT_ID_MAGIC, BOOT_ID_AT)
 
 
 def record(disk: Disk, sector: bytes) -> Saved | None:
@@ -51,7 +47,7 @@ def partition(sector: bytes, table: Table) -> Region | None:
 
 def _record_lba(sector: bytes) -> int:
     """The record is in the sector before the loader."""
-    _, loader = _BOOT_ID.unpack_from(sector, _BOOT_ID_AT)
+    _, loader, *_ = BOOT_ID.unpack_from(sector, BOOT_ID_AT)
     return int(loader) - 1
 
 

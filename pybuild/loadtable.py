@@ -21,6 +21,11 @@ _ENTRY: Final = struct.Struct(
 SUM_ROTATE: Final = 13  # bits
 SUM_FACTOR: Final = 0x9E3779B5
 _DWORD: Final = struct.Struct("<I")
+
+# What marks a boot sector as ours: struc boot_id, at BOOT_ID_AT.
+BOOT_ID: Final = struct.Struct("<4sQIHB")  # magic, loader_lba, _sum, _sectors, sector_shift
+BOOT_ID_AT: Final = 4
+BOOT_ID_MAGIC: Final = b"Bspt"
 _DWORD_MASK: Final = 0xFFFFFFFF
 
 

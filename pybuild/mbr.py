@@ -14,9 +14,7 @@ ACTIVE: Final = 0x80
 # does with types that it knows, or mounts it.
 NON_FS_DATA: Final = 0xDA
 
-_ENTRY: Final = struct.Struct(
-    "<B3sB3sII"
-)  # boot indicator, first CHS, type, last CHS, LBA, sectors
+ENTRY: Final = struct.Struct("<B3sB3sII")  # boot indicator, first CHS, type, last CHS, LBA, sectors
 _HEAD: Final = struct.Struct("<IH")  # disk signature, reserved
 _LAST_CYLINDER: Final = 1023  # that ten bits hold
 _MOST_SECTORS: Final = 0xFFFFFFFF
@@ -84,7 +82,7 @@ def own_part(signature: int, partition: Partition, sectors: int) -> bytes:
     """
     disk = geometry(sectors)
     last = -(-partition.end // disk.cylinder) * disk.cylinder - 1
-    entry = _ENTRY.pack(
+    entry = ENTRY.pack(
         ACTIVE,
         chs(partition.start, disk),
         partition.kind,

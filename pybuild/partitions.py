@@ -5,13 +5,13 @@ but where Linux makes the best of a damaged table this refuses it: somebody is a
 All positions are LBAs of 512-byte sectors.
 """
 
-import struct
 import uuid
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from pybuild import gpt, mbr
 from pybuild.errors import InputError
 from pybuild.loadtable import SECTOR
 from pybuild.rawdisk import BOOT_SIGNATURE, BOOT_SIGNATURE_BYTES, Disk
@@ -19,20 +19,12 @@ from pybuild.regions import Region
 
 FIRST_LOGICAL: Final = 5  # in an MBR, the number of the first logical partition
 
-_MBR_ENTRY: Final = struct.Struct("<B3xB3xII")  # boot indicator, type, first LBA, sectors
 _MBR_ENTRIES: Final = slice(0x1BE, 0x1FE)
 _INDICATORS: Final = (0x00, 0x80)
-_ACTIVE: Final = 0x80
 _EXTENDED: Final = (0x05, 0x0F, 0x85)
-_PROTECTIVE: Final = 0xEE
 _MOST_PARTITIONS: Final = 255  # Linux's DISK_MAX_PARTS less the disk itself
 
-# UEFI specification, "GPT Header": signature, revision, header size, CRC, reserved, own LBA, the
-# other header's, first and last usable LBA, disk GUID, entries' LBA, their count, size and CRC.
-_GPT_HEADER: Final = struct.Struct("<8sIIIIQQQQ16sQIII")
-_GPT_SIGNATURE: Final = b"EFI PART"
-_GPT_CRC: Final = slice(16, 20)
-_GPT_ENTRY: Final = struct.Struct("<16s16sQQ80x")  # type, GUID, first and last LBA
+_GPT_CRC: Final = slice(16, 20)  # of the header
 _GPT_PRIMARY: Final = 1
 _MOST_ENTRY_BYTES: Final = 4 << 20  # Linux's KMALLOC_MAX_SIZE
 _UNUSED: Final = uuid.UUID(int=0)
@@ -108,7 +100,7 @@ def read(disk: Disk) -> Table:
                 f"{disk.name}: no partition table: entry {slot} in sector 0 has a boot indicator "
                 f"of {indicator:#04x}, expected 0x00 or 0x80"
             )
-    protective = [start for _, kind, start, _ in entries if kind == _PROTECTIVE]
+    protective = [start for _, kind, start, _ in entries if kind == gpt.PROTECTIVE]
     if not protective:
         return _read_mbr(disk, entries)
     if _GPT_PRIMARY not in protective:
@@ -121,12 +113,13 @@ def read(disk: Disk) -> Table:
 
 def _entries(sector: bytes) -> list[tuple[int, int, int, int]]:
     """Boot indicator, type, first LBA and sectors of the four entries of a boot record."""
-    return [*_MBR_ENTRY.iter_unpack(sector[_MBR_ENTRIES])]
+    found = mbr.ENTRY.iter_unpack(sector[_MBR_ENTRIES])
+    return [(indicator, kind, lba, size) for indicator, _, kind, _, lba, size in found]
 
 
 def _read_mbr(disk: Disk, entries: Iterable[tuple[int, int, int, int]]) -> Table:
     primary = [
-        Partition(slot, start, size, f"{kind:x}", indicator == _ACTIVE, kind in _EXTENDED)
+        Partition(slot, start, size, f"{kind:x}", indicator == mbr.ACTIVE, kind in _EXTENDED)
         for slot, (indicator, kind, start, size) in enumerate(entries, 1)
         if size
     ]
@@ -176,7 +169,7 @@ def _read_logical(disk: Disk, extended: Region) -> tuple[list[Partition], list[R
             )
         for indicator, kind, start, size in data:
             number = FIRST_LOGICAL + len(found)
-            partition = Partition(number, lba + start, size, f"{kind:x}", indicator == _ACTIVE)
+            partition = Partition(number, lba + start, size, f"{kind:x}", indicator == mbr.ACTIVE)
             if number > _MOST_PARTITIONS:
                 raise InputError(f"{where}: more than {_MOST_PARTITIONS} partitions")
             if partition.region.end > extended.end:
@@ -210,18 +203,18 @@ def _gpt_by_header(disk: Disk, lba: int) -> Table:
         raise _DamagedGptError("behind the disk's end")
     sector = disk.read(lba, 1)
     (signature, _, size, crc, _, own_lba, _, first, last, _, entries, count, entry, entries_crc) = (
-        _GPT_HEADER.unpack_from(sector)
+        gpt.HEADER.unpack_from(sector)
     )
-    if signature != _GPT_SIGNATURE:
+    if signature != gpt.SIGNATURE:
         raise _DamagedGptError("no header")
-    if not _GPT_HEADER.size <= size <= SECTOR:
+    if not gpt.HEADER.size <= size <= SECTOR:
         raise _DamagedGptError(f"a header of {size} bytes")
     blanked = sector[: _GPT_CRC.start] + bytes(4) + sector[_GPT_CRC.stop : size]
     if zlib.crc32(blanked) != crc:
         raise _DamagedGptError("the header's checksum is wrong")
     if own_lba != lba:
         raise _DamagedGptError(f"the header says that it is at sector {own_lba}")
-    if entry != _GPT_ENTRY.size or not 0 < count * entry <= _MOST_ENTRY_BYTES:
+    if entry != gpt.ENTRY.size or not 0 < count * entry <= _MOST_ENTRY_BYTES:
         raise _DamagedGptError(f"{count} entries of {entry} bytes")
     end = entries + -(-count * entry // SECTOR)
     usable = Region("usable sectors", first, last + 1)
@@ -243,7 +236,7 @@ def _gpt_by_header(disk: Disk, lba: int) -> Table:
 
 
 def _gpt_partitions(disk: Disk, array: bytes, usable: Region) -> Iterable[Partition]:
-    for number, (kind, _, first, last) in enumerate(_GPT_ENTRY.iter_unpack(array), 1):
+    for number, (kind, _, first, last, *_) in enumerate(gpt.ENTRY.iter_unpack(array), 1):
         guid = uuid.UUID(bytes_le=kind)
         if guid == _UNUSED:
             continue

@@ -36,6 +36,13 @@ def value_of(expression: str, folder: Path) -> int:
         ("LOADER_SUM_ROTATE", loadtable.SUM_ROTATE),
         ("LOADER_SUM_FACTOR", loadtable.SUM_FACTOR),
         ("load_table_size + 3 * load_entry_size", loadtable.size(3)),
+        ("BOOT_ID_AT", loadtable.BOOT_ID_AT),
+        ("BOOT_ID_MAGIC", int.from_bytes(loadtable.BOOT_ID_MAGIC, "little")),
+        ("boot_id_size", loadtable.BOOT_ID.size),
+        ("boot_id.loader_lba", struct.calcsize("<4s")),
+        ("boot_id.loader_sum", struct.calcsize("<4sQ")),
+        ("boot_id.loader_sectors", struct.calcsize("<4sQI")),
+        ("boot_id.sector_shift", struct.calcsize("<4sQIH")),
     ],
 )
 def test_constants_are_equal(name: str, expected: int, tmp_path: Path) -> None:
