@@ -19,7 +19,7 @@ CD_SHIFT: Final = 11
 
 SCRATCH: Final = 0x5000  # LOADER_SCRATCH in asm/include/loadtable.inc: code and table end below
 _TABLE_ALIGNMENT: Final = 16
-_MOST_SECTORS: Final = 127  # that one EDD call reads
+_MOST_SECTORS: Final = 32  # that diskboot.asm takes
 
 
 def memory(plan: Plan) -> list[Entry]:

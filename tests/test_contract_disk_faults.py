@@ -35,14 +35,14 @@ pytestmark = pytest.mark.contract
 
 DISKBOOT_FAULTS = {
     "ss not loaded": ("mov ss, ax", "", "writes 0x.*outside"),
-    "bios leaves df": ("cld\n    push byte 0", "push byte 0", "with DF set"),
-    "bios leaves if": ("sti\n    cld\n    push byte 0", "cld\n    push byte 0", "if=0x0"),
-    "bios leaves ds": ("push byte 0\n    pop ds", "", "writes 0x.*outside"),
-    "bios leaves es": ("push byte 0\n    pop es", "", "leaves with es="),
+    "bios leaves df": ("cld\n    push ss", "push ss", "with DF set"),
+    "bios leaves if": ("sti\n    cld\n    push ss", "cld\n    push ss", "if=0x0"),
+    "bios leaves ds": ("push ss\n    pop ds", "", "writes 0x.*outside"),
+    "bios leaves es": ("push ss\n    pop es", "", "leaves with es="),
     "stack too deep": (
-        "mov sp, BOOT_SECTOR_ADDRESS",
-        "mov sp, BOOT_SECTOR_ADDRESS - 0x180",
-        "changed 0x79",
+        "mov sp, LOADER_STACK",
+        "mov sp, LOADER_STACK - 0x380",
+        "changed 0x6b",
     ),
     "drive lost": ("popad\n    pushad\n    mov ah, DISK_RESET", "mov ah, DISK_RESET", "gives up"),
     "one try": ("mov byte [at(tries)], TRIES", "mov byte [at(tries)], 1", "gives up"),
@@ -62,7 +62,11 @@ DISKBOOT_FAULTS = {
     "shift not told": ("mov cl, [at(id.sector_shift)]", "", "enters the loader with"),
     "drive not told": ("jmp 0:LOADER_ADDRESS", "inc dx\n    jmp 0:LOADER_ADDRESS", "enters"),
     "no second drive": ("mov dl, FIRST_DISK", "", "gives up"),
-    "no word on COM1": ("mov dx, COM1_DATA\n    out dx, al\n    popad", "popad", "and COM1"),
+    "no word on COM1": (
+        "mov dl, COM1_DATA & 0xff\n    out dx, al\n    popad",
+        "popad",
+        "and COM1",
+    ),
     "no word on the screen": ("int 0x10", "", "screen and COM1"),
 }
 LOADER_FAULTS = {
@@ -70,7 +74,7 @@ LOADER_FAULTS = {
     "stack elsewhere": (
         "mov esp, LOADER_STACK",
         "mov esp, LOADER_STACK - 0x400",
-        "writes 0x77.*outside",
+        "writes 0x6b.*outside",
     ),
     "bios leaves df": ("cld\n    push word 0", "push word 0", "with DF set"),
     "bios leaves if": ("sti                                 ; no", "; no", "IF clear"),
@@ -111,7 +115,7 @@ LOADER_FAULTS = {
     "tries for ever": ("dec bp\n    jz .give_up", "", "calls int 13h more than"),
     "track's end crossed": ("mov [bios_count], cx", "", "asks for"),
     "sectors from 0": ("inc cx ", "", "the disk cannot be read"),
-    "one head less": ("inc dh ", "", "kernel is damaged"),
+    "one head less": ("inc dx ", "", "kernel is damaged"),
     "upper half of the cylinder": ("or cl, bh", "", "kernel is damaged"),
     "moves in words": (
         "and ecx, 3\n    rep movsb",

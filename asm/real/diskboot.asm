@@ -23,7 +23,9 @@
 ;
 ; The loader finds the drive in %dl and sector_shift in %cl. Bytes 0x1b8 to 0x1fd, the disk
 ; signature and the partition table, belong to the disk: they are zero here, and who writes the
-; sector to a disk keeps the disk's own.
+; sector to a disk keeps the disk's own. There are BIOSes that take a USB stick for one with a FAT
+; file system, and write to where that has its geometry and the drive's number before they enter
+; the sector: there lie only variables, and a FAT32's number of the drive falls into the message.
 
 %include "loadtable.inc"
 
@@ -31,6 +33,8 @@
 BOOT_FLAG               equ 0xaa55
 BOOT_FLAG_AT            equ 0x1fe
 FIRST_DISK              equ 0x80
+FAT_GEOMETRY            equ 0x18        ; offset: sectors a track, heads, hidden sectors, sectors,
+FAT_GEOMETRY_END        equ 0x25        ; the BIOS's drive
 TRIES                   equ 4           ; a floppy's first tries fail while it spins up
 DISK_RESET              equ 0x00        ; int 13h AH
 DISK_READ               equ 0x02        ; by CHS
@@ -67,6 +71,28 @@ id:                                     ; struc boot_id
 .sector_shift:
     db sector_shift
 
+    times FAT_GEOMETRY - ($ - start) db 0
+status:                                 ; what is here when the BIOS enters does not matter
+    db 0
+tries:
+    db 0
+    times FAT_GEOMETRY_END - ($ - start) db 0
+
+packet:                                 ; EDD's disk address packet
+    dw .end - packet
+.sectors:
+    dw 0
+    dw LOADER_ADDRESS, 0
+    dd loader_lba_low, loader_lba_high
+.end:
+
+message:
+    db "bootsplice: drive "
+.drive:
+    db "xx, status "
+.status:
+    db "xx: bad loader", 13, 10, 0
+
 begin:
     cli
     xor ax, ax
@@ -91,6 +117,8 @@ begin:
     mov si, at(message)
     jmp fail
 
+%include "fail.inc"
+
 ; try_drive: reads the loader and enters it; returns if that cannot be done from this drive.
 ; In:       dl = drive
 ; Clobbers: everything but %dl
@@ -102,12 +130,10 @@ try_drive:
     call enter_loader
 .no_edd:
     call read_chs
-    jc .done
-    call enter_loader
-.done:
-    ret
+    jc enter_loader.wrong               ; a RET
 
-; enter_loader: enters the loader if what was read is the loader; else returns.
+; enter_loader: enters the loader if what was read is the loader; else returns. try_drive falls
+; into it.
 ; In:       dl = drive
 ; Clobbers: eax, ebx, cx, si
 enter_loader:
@@ -199,14 +225,14 @@ disk:
 
 ; bios_disk: int 13h, and what it may have spoilt that nothing here can do without.
 ; In:       as int 13h
-; Out:      as int 13h; ds = es = 0, DF clear, IF set
+; Out:      as int 13h; ds = es = ss = 0, DF clear, IF set
 bios_disk:
     int 0x13
     sti
     cld
-    push byte 0
+    push ss
     pop ds
-    push byte 0
+    push ss
     pop es
     ret
 
@@ -224,27 +250,6 @@ hex:
     das
     stosb
     ret
-
-%include "fail.inc"
-
-packet:                                 ; EDD's disk address packet
-    dw .end - packet
-.sectors:
-    dw 0
-    dw LOADER_ADDRESS, 0
-    dd loader_lba_low, loader_lba_high
-.end:
-
-message:
-    db "bootsplice: drive "
-.drive:
-    db "xx, status "
-.status:
-    db "xx: bad loader", 13, 10, 0
-status:
-    db 0
-tries:
-    db 0
 
 %if ($ - start) > DISKBOOT_CODE_LIMIT
     %assign DISKBOOT_CODE_SIZE $ - start

@@ -100,6 +100,9 @@ loader:
 
     mov bx, [reader]
     call [bx + driver.release]
+    call a20_test                       ; a BIOS that shuts it again has spoilt what was read
+    mov si, message_a20
+    jz stop
     cmp byte [shown], 0
     je .quiet
     mov si, message_loaded
@@ -327,8 +330,8 @@ read:
     pop si
     ret
 
-; read_failed: stops, saying where.
-; In:       ah = status, request
+; read_failed: stops, saying where. It was the BIOS's driver: after another's failure that is asked.
+; In:       ah = status, [bios_lba]
 read_failed:
     mov [status], ah
     mov si, message_read
@@ -565,7 +568,7 @@ message_read:
     db " cannot be read: drive 0x", SHOW_HEX
     dw drive
     db ", LBA 0x", SHOW_HEX
-    dw request + read_request.lba
+    dw bios_lba
     db ": status 0x", SHOW_HEX
     dw status
     db 0
