@@ -3,13 +3,14 @@
 Under `build/<arch>/` each source `name.asm` has `name.o`, `name.lst` (the listing), `name.d`
 (its dependencies, as make wants them), `name.bin` and `name.rel.json` (the flat binary), and
 `name.stamp` (digests of all that these were made from).
+
+Every image that is built asks first whether anything here has changed. What is needed only if
+something has (subprocess, tempfile, the linker with pyelftools) is imported there: it takes longer
+than the answer.
 """
 
 import os
 import re
-import shutil
-import subprocess
-import tempfile
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,10 +70,13 @@ class Tree:
             BuildError: a directory with sources has no usable arch.toml.
         """
         found = []
+        formats: dict[str, str] = {}
         for path in sorted(self.asm.rglob("*.asm")):
-            arch = self.asm / path.relative_to(self.asm).parts[0]
-            name = str(path.relative_to(self.asm).with_suffix(""))
-            found.append(Source(path, name, _format(arch, path)))
+            relative = path.relative_to(self.asm)
+            arch = relative.parts[0]
+            if arch not in formats:
+                formats[arch] = _format(self.asm / arch, path)
+            found.append(Source(path, str(relative.with_suffix("")), formats[arch]))
         return found
 
     def load(self, name: str) -> FlatBinary:
@@ -92,9 +96,12 @@ def build(tree: Tree) -> list[str]:
     tree.build.mkdir(parents=True, exist_ok=True)
     with flock.held(tree.build / ".lock"):
         for left_over in tree.build.glob(".asm.*"):  # by a build that was killed
+            import shutil
+
             shutil.rmtree(left_over, ignore_errors=True)
         version = NasmVersion(tree.build / "nasm.json")
-        return [s.name for s in tree.sources() if _assemble_if_stale(tree, s, version)]
+        linking = {path.name: fresh.digest(path) for path in _LINKING}
+        return [s.name for s in tree.sources() if _assemble_if_stale(tree, s, version, linking)]
 
 
 def nasm() -> str:
@@ -103,10 +110,19 @@ def nasm() -> str:
     Raises:
         BuildError: it isn't installed.
     """
-    found = shutil.which("nasm")
+    found = _which_nasm()
     if found is None:
         raise BuildError("nasm is not installed; run `apt-get install nasm` (or see nasm.us)")
     return found
+
+
+def _which_nasm() -> str | None:
+    """Like shutil.which(): importing shutil takes longer than all that is done here."""
+    for directory in os.get_exec_path():
+        path = Path(directory, "nasm")
+        if os.access(path, os.X_OK) and path.is_file():
+            return str(path)
+    return None
 
 
 class NasmVersion:
@@ -125,7 +141,7 @@ class NasmVersion:
         if self._version is None:
             known = fresh.read_stamp(self._memory) or {}
             version = known.get("version")
-            if shutil.which("nasm") is None and isinstance(version, str):
+            if _which_nasm() is None and isinstance(version, str):
                 return version  # what it has made is as good without it
             path = Path(nasm()).resolve()
             status = path.stat()
@@ -133,6 +149,8 @@ class NasmVersion:
             if isinstance(version, str) and {name: known.get(name) for name in key} == key:
                 self._version = version
             else:
+                import subprocess
+
                 run = subprocess.run([path, "-v"], capture_output=True, text=True, check=False)
                 if run.returncode:
                     raise BuildError(f"{path} -v: failed: {run.stderr.strip() or run.returncode}")
@@ -154,7 +172,9 @@ def _format(arch: Path, source: Path) -> str:
     return str(value)
 
 
-def _assemble_if_stale(tree: Tree, source: Source, version: NasmVersion) -> bool:
+def _assemble_if_stale(
+    tree: Tree, source: Source, version: NasmVersion, linking: dict[str, str]
+) -> bool:
     stem = tree.build / source.name
     stamp = stem.with_name(stem.name + ".stamp")
     outputs = [stem.with_name(stem.name + suffix) for suffix in _OUTPUTS]
@@ -164,8 +184,10 @@ def _assemble_if_stale(tree: Tree, source: Source, version: NasmVersion) -> bool
         if isinstance(made_from, dict):
             inputs = [tree.root / name for name in made_from]
             digests = fresh.digests([source.path, *inputs], tree.root)
-            if known == _key(source, version(), digests):
+            if known == _key(source, version(), digests, linking):
                 return False
+    import tempfile
+
     stem.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".asm.", dir=tree.build) as scratch:
         includes = _includes(tree, source)
@@ -176,16 +198,18 @@ def _assemble_if_stale(tree: Tree, source: Source, version: NasmVersion) -> bool
             (Path(scratch) / (stem.name + suffix)).replace(path)
     # What was edited while NASM ran is taken as it was before, and so assembled again next time.
     digests = {**fresh.digests(inputs, tree.root), **before}
-    fresh.write_stamp(stamp, _key(source, version(), digests))
+    fresh.write_stamp(stamp, _key(source, version(), digests, linking))
     return True
 
 
-def _key(source: Source, version: str, digests: dict[str, str]) -> dict[str, object]:
+def _key(
+    source: Source, version: str, digests: dict[str, str], linking: dict[str, str]
+) -> dict[str, object]:
     return {
         "nasm": version,
         "flags": _flags(source),
         "inputs": digests,
-        "linking": {path.name: fresh.digest(path) for path in _LINKING},
+        "linking": linking,
     }
 
 
@@ -201,7 +225,9 @@ def _flags(source: Source) -> list[str]:
 
 def _assemble(tree: Tree, source: Source, stem: Path, includes: set[Path]) -> list[Path]:
     """Runs NASM and the linker; returns the source and what its outputs depend on."""
-    from pybuild import contract, linker  # pyelftools costs 0.04 s: only where it is needed
+    import subprocess
+
+    from pybuild import contract, linker
 
     terms = contract.read(source.path)
     relative = str(source.path.relative_to(tree.root))

@@ -2,11 +2,11 @@
 
 Exit status 0 for success, 1 for a failed build or boot, 2 for wrong input; a failure is one line
 on standard error. Imports that are slow (asyncio, for QEMU's monitor) or that a command alone needs
-happen there: the interpreter's start is most of the time that a small build takes.
+happen there: the interpreter's start is most of the time that a small build takes. What a build
+must not import is in tests/test_imports.py.
 """
 
 import io
-import json
 import math
 import re
 import signal
@@ -19,8 +19,6 @@ import click
 
 from pybuild import drives, mover, targets
 from pybuild import kernel as kernels
-from pybuild.build import Order, build_into
-from pybuild.build import build as build_image
 from pybuild.errors import BuildError, InputError, reported
 
 _FILE: Final = click.Path(path_type=Path)
@@ -55,6 +53,8 @@ def cli() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def inspect(kernel: Path, *, as_json: bool) -> None:
     """Say what KERNEL is: its setup header field by field, its entries, what is odd about it."""
+    import json
+
     from pybuild import report
 
     image = kernels.read(kernel)
@@ -123,6 +123,9 @@ def build(
     **asked: bool | str | None,
 ) -> None:
     """Build a bootable image from KERNEL: a disk, if nothing else is asked for."""
+    from pybuild.build import Order, build_into
+    from pybuild.build import build as build_image
+
     # click makes volume_id of --volume-id.
     options = {
         key.replace("_", "-"): value for key, value in asked.items() if value not in _NOT_ASKED

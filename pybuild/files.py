@@ -1,16 +1,13 @@
 """Writing so that nothing half-written is left and nothing that was there is lost.
 
-Everything is written beside its final place, flushed to the disk, and renamed over it.
+Everything is written beside its final place, flushed to the disk, and renamed over it. What only
+a directory needs is imported there: a build of a file begins sooner without it.
 """
 
 import contextlib
-import ctypes
 import errno
-import fnmatch
 import os
-import shutil
 import stat
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -84,6 +81,9 @@ def replace_directory(path: Path, marker: str, own: Sequence[str]) -> Iterator[P
     Raises:
         InputError: `path` is there and is not ours, or nothing can be made there.
     """
+    import shutil
+    import tempfile
+
     try:
         path = path.resolve()  # a link stays, and what it points to is replaced
     except (OSError, RuntimeError) as error:  # RuntimeError: before Python 3.13, links in a ring
@@ -152,6 +152,8 @@ def _refuse_what_is_no_file(path: Path) -> None:
 
 
 def _refuse_what_is_not_ours(path: Path, marker: str, own: Sequence[str]) -> None:
+    import fnmatch
+
     if not path.exists():
         return
     what = "is no directory"
@@ -171,6 +173,8 @@ def _refuse_what_is_not_ours(path: Path, marker: str, own: Sequence[str]) -> Non
 
 def _exchange(one: Path, other: Path) -> None:
     """Lets two names in a directory change places: at once, where the system can do that."""
+    import ctypes
+
     at_fdcwd, rename_exchange = -100, 2  # of renameat2(2)
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if renameat2 is not None:

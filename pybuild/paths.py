@@ -8,8 +8,6 @@ import os
 from pathlib import Path
 from typing import Final
 
-import platformdirs
-
 _PACKAGE: Final = Path(__file__).resolve().parent
 _IS_CHECKOUT: Final = not (_PACKAGE / "asm").is_dir()
 
@@ -17,7 +15,11 @@ _IS_CHECKOUT: Final = not (_PACKAGE / "asm").is_dir()
 def cache_directory() -> Path:
     """Where fetched packages are kept: $BOOTSPLICE_CACHE, else the user's cache directory."""
     override = os.environ.get("BOOTSPLICE_CACHE")
-    return Path(override) if override else Path(platformdirs.user_cache_dir("bootsplice"))
+    if override:
+        return Path(override)
+    import platformdirs  # a build in a checkout does without
+
+    return Path(platformdirs.user_cache_dir("bootsplice"))
 
 
 ROOT: Final = _PACKAGE.parent if _IS_CHECKOUT else _PACKAGE  # has asm/

@@ -1,7 +1,7 @@
 """What an image can be written as: one file here for each target, with one registered class."""
 
+import functools
 import importlib
-import pkgutil
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -84,8 +84,7 @@ def register(target: _T) -> _T:
 
 def names() -> list[str]:
     """Every target that there is."""
-    for module in pkgutil.iter_modules(__path__):
-        importlib.import_module(f"{__name__}.{module.name}")
+    _import_all()
     return sorted(_REGISTERED)
 
 
@@ -122,6 +121,12 @@ def options() -> dict[str, tuple[Option, list[str]]]:
                 raise AssertionError(f"{option.name} is of another kind in {target.name}")
             having.append(target.name)
     return found
+
+
+@functools.cache
+def _import_all() -> None:
+    for path in Path(__file__).parent.glob("[!_]*.py"):
+        importlib.import_module(f"{__name__}.{path.stem}")
 
 
 def check_options(target: Target, given: Mapping[str, object]) -> Options:

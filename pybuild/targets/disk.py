@@ -1,13 +1,12 @@
 """Target `disk`: a disk image that a BIOS boots, raw or in another form that qemu-img makes."""
 
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 from uuid import UUID, uuid5
 
-from pybuild import gpt, loadtable, mbr
+from pybuild import loadtable, mbr
 from pybuild.block import Block, Written
 from pybuild.errors import InputError
 from pybuild.files import output_file
@@ -68,7 +67,9 @@ class Disk:
             with output_file(out) as stream:
                 _write(stream.fileno(), block, shape, options)
             return
-        from pybuild import qemuimg  # it, and what it needs, takes time; few need it
+        import tempfile  # it and qemuimg take time, and few need them
+
+        from pybuild import qemuimg
 
         qemuimg.find()  # before anything takes time
         with output_file(out) as stream, tempfile.TemporaryFile(dir=out.parent) as raw:
@@ -90,9 +91,13 @@ def _floppy(block: Block, options: Options) -> _Shape:
 
 def _disk(block: Block, options: Options) -> _Shape:
     """The least disk, of whole cylinders, or one of the size that was asked for."""
+    end = needed = block.end
     is_gpt = bool(options.get("gpt"))
-    gpt_end = align_up(block.end, _DISK_LBA)
-    needed = gpt_end + gpt.SECTORS_BEHIND if is_gpt else block.end
+    if is_gpt:
+        from pybuild import gpt
+
+        end = align_up(block.end, _DISK_LBA)
+        needed = end + gpt.SECTORS_BEHIND
     size = options.get("size")
     if size is None:
         # Its geometry depends on its size, which depends on its geometry.
@@ -106,7 +111,8 @@ def _disk(block: Block, options: Options) -> _Shape:
             raise InputError(f"option size is {size} bytes, but the disk needs at least {least}")
         if size % SECTOR:
             raise InputError(f"option size is {size} bytes, expected a multiple of {SECTOR}")
-    end = gpt_end if is_gpt else align_up(block.end, mbr.geometry(sectors).cylinder)
+    if not is_gpt:
+        end = align_up(end, mbr.geometry(sectors).cylinder)
     return _Shape(block.lba, end, sectors)
 
 
@@ -117,6 +123,8 @@ def _write(out: int, block: Block, shape: _Shape, options: Options) -> UUID:
     identity = _identity(written)
     own = bytes(mbr.SIZE)
     if options.get("gpt"):
+        from pybuild import gpt
+
         ids = [uuid5(identity, name) for name in ("disk", "partition")]
         table = gpt.table(ids[0], ids[1], shape.start, shape.end, shape.sectors)
         write_at(out, table.primary, SECTOR)

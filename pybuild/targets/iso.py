@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pybuild import block, iso9660, loader, loadtable, mbr, stream
+from pybuild import block, loader, loadtable, mbr, stream
 from pybuild.block import Part
 from pybuild.files import output_file
-from pybuild.iso9660 import File
 from pybuild.loadtable import SECTOR, Checksum, Entry
 from pybuild.plan import Plan
 from pybuild.splice import Parts
@@ -19,7 +18,8 @@ from pybuild.targets import Option, Options, register
 
 _VOLUME_ID: Final = Option("volume-id", str, "The CD's name: A to Z, 0 to 9 and _.")
 _DEFAULT_VOLUME_ID: Final = "BOOTSPLICE"
-_SECTORS: Final = iso9660.SECTOR // SECTOR  # of the load table's in one of the CD's
+_CD_SECTOR: Final = 1 << loader.CD_SHIFT  # bytes
+_SECTORS: Final = _CD_SECTOR // SECTOR  # of the load table's in one of the CD's
 # Hidden NTFS: what isohybrid writes. No system takes it for a file system of its own to mount or
 # to repair, and Linux looks what is in it.
 _PARTITION_TYPE: Final = 0x17
@@ -46,6 +46,9 @@ class Iso:
             InputError: `out` cannot be written; an initrd cannot be read, changes meanwhile, or
                 there are too many; the volume id or SOURCE_DATE_EPOCH is none.
         """
+        from pybuild import iso9660
+        from pybuild.iso9660 import File
+
         volume_id = iso9660.check_volume_id(str(options.get(_VOLUME_ID.name, _DEFAULT_VOLUME_ID)))
         date = iso9660.source_date()
         boot = _BootFile(plan, parts)
@@ -83,7 +86,7 @@ class Iso:
 
             def copy(stop: threading.Event) -> None:
                 for file, place in zip(files, places.files, strict=True):
-                    at = place * iso9660.SECTOR
+                    at = place * _CD_SECTOR
                     file.content.copy(image.fileno(), at, stop, onto_zeros=True)
 
             stream.both(make_entries, copy)
@@ -131,11 +134,11 @@ class _BootFile:
         initrds = sum(1 for size in parts.initrds.sizes if size)
         entries = len(loader.memory(plan))
         entries += sum(initrds if part.name == "initrd" else 1 for part in self.read)
-        content = bytearray(iso9660.SECTOR + loader.size(parts.code, entries, loader.CD_SHIFT))
+        content = bytearray(_CD_SECTOR + loader.size(parts.code, entries, loader.CD_SHIFT))
         self._at: dict[str, int] = {}
         for name, data in self._inside.items():
             self._at[name] = len(content)
-            content += data + bytes(-len(data) % iso9660.SECTOR)
+            content += data + bytes(-len(data) % _CD_SECTOR)
         self.content = bytes(content)
 
     def slices(self, lba: int) -> dict[str, list[_Slice]]:
@@ -179,8 +182,8 @@ def _write_boot_sectors(descriptor: int, parts: Parts, place: int, bound: bytes,
         size: bytes of the image.
     """
     sector = loader.boot_sector(parts.code, place + 1, bound, loader.CD_SHIFT)
-    sector += bytes(iso9660.SECTOR - len(sector))
-    stream.write_at(descriptor, sector + bound, place * iso9660.SECTOR)
+    sector += bytes(_CD_SECTOR - len(sector))
+    stream.write_at(descriptor, sector + bound, place * _CD_SECTOR)
 
     sector = loader.boot_sector(parts.code, (place + 1) * _SECTORS, bound, loader.DISK_SHIFT)
     partition = mbr.Partition(_PARTITION_TYPE, 0, size // SECTOR)
