@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 from booting import Made, make, named
+from command import fill
+from hypothesis import settings
+from intodisk import LAYOUTS, Payload, disk_of, small_payload
 from missing import missing
 
 from pybuild import assembler, images, paths
@@ -13,6 +16,9 @@ from pybuild.assembler import Tree
 from pybuild.material import Workshop
 
 pytest.register_assert_rewrite("probes")
+# How long an example takes says nothing: the machine may be busy.
+settings.register_profile("bootsplice", deadline=None)
+settings.load_profile("bootsplice")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -65,3 +71,29 @@ def made(built: Callable[[str], Path], shop: Workshop) -> Iterator[Callable[[str
             return known[key]
 
         yield image
+
+
+@pytest.fixture(scope="session")
+def payload(tmp_path_factory: pytest.TempPathFactory) -> Payload:
+    """What goes into the disks of `blank`."""
+    return small_payload(tmp_path_factory.mktemp("payload"))
+
+
+@pytest.fixture(scope="session")
+def blank(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """A disk of each of intodisk.LAYOUTS."""
+    folder = tmp_path_factory.mktemp("blank")
+    return {name: disk_of(name, folder / f"{name}.img") for name in LAYOUTS}
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Path:
+    """Where a test can have a disk of its own."""
+    return tmp_path / "disk.img"
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Path:
+    """A folder with what is wrong with a kernel or an initrd, and a kernel and an initrd."""
+    fill(tmp_path)
+    return tmp_path

@@ -27,9 +27,10 @@ def tool(name: str) -> str:
     return found or missing(f"{name} is not installed")
 
 
-def sfdisk(path: Path, script: str) -> None:
-    """Writes a table by a script."""
-    command = [tool("sfdisk"), "--quiet", "--no-reread", "--wipe=never", str(path)]
+def sfdisk(path: Path, *options: str, script: str = "") -> None:
+    """Writes a table by a script, or changes it; without a wait for a kernel that reads it."""
+    command = [tool("sfdisk"), "--quiet", "--no-reread", "--no-tell-kernel", "--wipe=never"]
+    command += [options[0], str(path), *options[1:]] if options else [str(path)]
     done = subprocess.run(command, input=script, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -60,7 +61,7 @@ def make(path: Path, script: str, fill: Mapping[int, int], size: int = 24 * MIB)
     """A disk by an sfdisk script, with noise in some places: first LBA and sectors of each."""
     with path.open("wb") as stream:
         stream.truncate(size)
-    sfdisk(path, script)
+    sfdisk(path, script=script)
     for start, sectors in fill.items():
         patch(path, start, 0, random.Random(start).randbytes(sectors * SECTOR))
 

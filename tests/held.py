@@ -28,7 +28,6 @@ def examples(count: int) -> settings:
         max_examples=count,
         derandomize=True,
         database=None,
-        deadline=None,
         suppress_health_check=[
             HealthCheck.data_too_large,
             HealthCheck.too_slow,

@@ -5,8 +5,10 @@ import shutil
 import struct
 import subprocess
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+from elftools.elf.constants import SH_FLAGS
 from elftools.elf.elffile import ELFFile
 from elftools.elf.enums import ENUM_RELOC_TYPE_i386, ENUM_RELOC_TYPE_x64
 from elftools.elf.relocation import RelocationSection
@@ -16,6 +18,7 @@ from missing import missing
 from pybuild import linker
 from pybuild.assembler import Tree
 from pybuild.flat import BASE_SYMBOL, FlatBinary
+from pybuild.regions import align_up
 
 CONTRACT = """\
 ; enter     protected32             by a test
@@ -97,6 +100,30 @@ def gnu_ld(
     return output.read_bytes()
 
 
+@dataclass(frozen=True)
+class Sections:
+    """How an object's sections make a flat binary."""
+
+    offsets: dict[int, int]  # by the section's index
+    size: int
+    alignment: int  # of the load address
+
+
+def sections(target: Path) -> Sections:
+    """What GNU ld does by _SCRIPT: by kind, those of a kind as the object has them."""
+    offsets, end, alignment = {}, 0, 1
+    with target.open("rb") as stream:
+        elf = ELFFile(stream)
+        for kind in (".text", ".rodata", ".data", ".bss"):
+            for index, section in enumerate(elf.iter_sections()):
+                if section["sh_flags"] & SH_FLAGS.SHF_ALLOC and section.name.startswith(kind):
+                    own = max(int(section["sh_addralign"]), 1)
+                    offsets[index] = align_up(end, own)
+                    end = offsets[index] + int(section["sh_size"])
+                    alignment = max(alignment, own)
+    return Sections(offsets, end, alignment)
+
+
 def _relocations(elf: ELFFile) -> RelocationSection:
     """The object's first relocation table, .text's."""
     return next(s for s in elf.iter_sections() if isinstance(s, RelocationSection))
@@ -157,6 +184,7 @@ def by_elftools(target: Path) -> tuple[list[Row], list[Row]]:
         code = elf.get_section(table["sh_info"]).data()
         symbols = elf.get_section(table["sh_link"])
         assert isinstance(symbols, SymbolTableSection)
+        offsets = sections(target).offsets
         for entry in table.iter_relocations():
             offset, name = entry["r_offset"], by_number[entry["r_info_type"]]
             symbol = symbols.get_symbol(entry["r_info_sym"])
@@ -168,7 +196,8 @@ def by_elftools(target: Path) -> tuple[list[Row], list[Row]]:
             if symbol["st_shndx"] == "SHN_UNDEF":
                 still_open.append((offset, name, symbol.name, addend))
             elif "PC" not in name:
-                still_open.append((offset, name, BASE_SYMBOL, symbol["st_value"] + addend))
+                place = offsets[symbol["st_shndx"]] + symbol["st_value"]
+                still_open.append((offset, name, BASE_SYMBOL, place + addend))
     return sorted(rows), sorted(still_open)
 
 

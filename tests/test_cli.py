@@ -1,7 +1,5 @@
 import os
-import random
 import re
-import resource
 import shutil
 import subprocess
 import sys
@@ -9,82 +7,13 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from fakekernel import image, probe
+from command import FAR, contents, refusal, run
+from fakekernel import image
 
 from pybuild import paths
-from pybuild.bootproto import OLD_PROTOCOL
 from pybuild.cli import cli
 
 KEPT = {"left": b"by somebody", "sub": None}  # what a folder that isn't ours has in it
-FAR = 3 << 30  # bytes: more than the machine has
-
-
-def run(
-    folder: Path, *arguments: str | Path, path: str | None = None, file_limit: int | None = None
-) -> subprocess.CompletedProcess[str]:
-    """The command in a folder; nothing of it may be a traceback or left in the folder's way."""
-
-    def limit() -> None:
-        if file_limit is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
-
-    environment = os.environ if path is None else {**os.environ, "PATH": path}
-    done = subprocess.run(
-        [sys.executable, "-m", "pybuild.cli", *map(str, arguments)],
-        cwd=folder,
-        env=environment,
-        preexec_fn=limit,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert "Traceback" not in done.stderr
-    assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
-    return done
-
-
-def refusal(folder: Path, *arguments: str | Path, status: int = 2, path: str | None = None) -> str:
-    """The one line on standard error that a run fails with."""
-    done = run(folder, *arguments, path=path)
-    assert (done.returncode, done.stdout) == (status, "")
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("bootsplice: ")
-    return line.removeprefix("bootsplice: ")
-
-
-def contents(folder: Path) -> dict[str, bytes | None]:
-    """Everything below a folder, with the bytes of its files, but for the one that is huge."""
-    return {
-        str(path.relative_to(folder)): (
-            path.read_bytes() if path.is_file() and path.stat().st_size < FAR else None
-        )
-        for path in folder.rglob("*")
-    }
-
-
-@pytest.fixture
-def room(tmp_path: Path) -> Path:
-    """A folder with what is wrong with a kernel or an initrd, and a kernel and an initrd."""
-    (tmp_path / "good").write_bytes(image(text="good 1.0"))
-    (tmp_path / "old").write_bytes(image(OLD_PROTOCOL))
-    (tmp_path / "cut").write_bytes(image(protected=0x4000)[:-0x1000])
-    (tmp_path / "random").write_bytes(random.Random(1).randbytes(300_000))
-    (tmp_path / "initrd").write_bytes(b"initrd")
-    (tmp_path / "folder").mkdir()
-    os.mkfifo(tmp_path / "fifo")
-    (tmp_path / "loop").symlink_to("loop")
-    with (tmp_path / "huge").open("wb") as stream:
-        stream.truncate(FAR)  # sparse
-    (tmp_path / "broken.toml").write_text("ram = \n")
-    (tmp_path / "odd.toml").write_text("ram = 'much'\n")
-    return tmp_path
-
-
-@pytest.fixture(scope="session")
-def reporter(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A kernel that boots and reports."""
-    return probe("2.10", tmp_path_factory.mktemp("reporter"))
 
 
 @pytest.mark.parametrize(
@@ -275,23 +204,6 @@ def test_notes_go_to_standard_error(room: Path) -> None:
     assert "from 0x200000 to 0x100000" in done.stderr
 
 
-@pytest.mark.parametrize("missing", ["out", "good", "folder", "fifo", "x" * 300])
-def test_what_is_no_image_to_boot(room: Path, missing: str) -> None:
-    assert "no image " in refusal(room, "boot", missing)
-
-
-@pytest.mark.parametrize(
-    "arguments", [("--expect", "("), ("--timeout", "0"), ("--timeout", "x"), ("--timeout", "nan")]
-)
-def test_what_cannot_be_expected(room: Path, arguments: tuple[str, ...]) -> None:
-    assert arguments[0] in refusal(room, "boot", "folder", *arguments)
-
-
-def test_an_image_that_is_damaged(room: Path) -> None:
-    (room / "folder/qemu.args").write_bytes(b"\xff\xfe")
-    assert "qemu.args" in refusal(room, "boot", "folder", "--timeout", "1")
-
-
 def test_nasm_is_named_when_it_is_missing_and_needed(room: Path) -> None:
     tree = room / "tree"  # a checkout of its own, where nothing is assembled yet
     for name in ("asm", "pybuild"):
@@ -304,55 +216,6 @@ def test_nasm_is_named_when_it_is_missing_and_needed(room: Path) -> None:
     assert not (tree / "out").exists()
     assert run(tree, *order).returncode == 0
     assert run(tree, *order, path=nothing).returncode == 0  # all is assembled
-
-
-def test_qemu_is_named_when_it_is_missing(room: Path) -> None:
-    assert run(room, "build", "good", "-o", "out").returncode == 0
-    why = refusal(room, "boot", "out", "--timeout", "5", status=1, path=str(room / "folder"))
-    assert why.startswith("qemu-system-x86_64 is not installed; ")
-    assert "apt-get install qemu-system-x86" in why
-
-
-def boot_in_vain(folder: Path, how: str, *qemu: str) -> tuple[str, str]:
-    """Boots `out` up to what never comes; the serial log and the screen that the failure shows."""
-    before = contents(folder / "out")
-    options = ("--expect", "^nonsense$", "--timeout", "3", "--", "-nic", "none", *qemu)
-    done = run(folder, "boot", "out", *options)
-    assert done.returncode == 1
-    line, log = done.stderr.split("\n--- serial port\n")
-    assert re.fullmatch(rf"bootsplice: out: '\^nonsense\$' was not seen {how}", line)
-    serial, screen = log.removesuffix("\n---\n").split("\n--- screen\n")
-    assert serial.splitlines()[-1] in done.stdout  # as it came
-    assert contents(folder / "out") == before
-    return serial, screen
-
-
-@pytest.mark.boot
-def test_a_guest_that_ends_before_the_text_comes(room: Path, reporter: Path) -> None:
-    order = ("build", reporter, "--cmdline", "probe=1", "--target", "ram", "-o", "out")
-    assert run(room, *order).returncode == 0
-    serial, _ = boot_in_vain(
-        room, r"before the guest ended after [\d.]+ s with QEMU's exit status 33"
-    )
-    assert serial.splitlines()[-1] == "end=ok"
-
-
-@pytest.mark.parametrize(
-    ("where", "why"), [("nowhere/x.png", "its folder does not exist"), (".", "is a folder")]
-)
-def test_where_no_screenshot_can_be_kept(room: Path, where: str, why: str) -> None:
-    assert run(room, "build", "good", "-o", "out").returncode == 0
-    assert why in refusal(room, "boot", "out", "--screenshot", where, "--timeout", "1")
-    assert not (room / "nowhere").exists()
-
-
-@pytest.mark.boot
-def test_a_guest_that_hangs(room: Path) -> None:
-    (room / "hangs").write_bytes(image(end=0x300))  # its header's jump leads to itself
-    assert run(room, "build", "hangs", "--target", "ram", "-o", "out").returncode == 0
-    serial, screen = boot_in_vain(room, "within 3 s", "-machine", "graphics=off")
-    assert "SeaBIOS" in serial
-    assert "Booting from Hard Disk..." in screen
 
 
 @pytest.mark.parametrize(

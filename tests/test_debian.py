@@ -1,18 +1,15 @@
 import hashlib
-import http.server
 import json
 import os
 import re
 import shutil
-import subprocess
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import pytest
 from archive import real_kernel
+from debrepo import publish, served
 from missing import missing
 
 from pybuild.apt import Unavailable
@@ -37,11 +34,6 @@ def no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))
 
 
-class QuietHandler(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Serves without a line on standard error for each request."""
-
-
 def sudo_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     """Puts a shell script in the place of sudo."""
     stub = tmp_path / "bin" / "sudo"
@@ -54,67 +46,14 @@ def sudo_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> Non
 
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A Debian archive of our own on localhost, the only one that apt knows; without lists.
-
-    apt keeps everything in a directory of the test's, so no step needs root, and sudo is a stub.
-    """
+    """An archive of our own, the only one that apt knows; without lists. sudo is a stub."""
     if not shutil.which("apt-get"):
         missing("apt-get: not found on PATH")
     sudo_does(tmp_path, monkeypatch, 'shift; exec "$@"')
-    root = tmp_path / "repository"
-    root.mkdir()
-    apt = tmp_path / "apt"
-    (apt / "lists" / "partial").mkdir(parents=True)
-    server = http.server.ThreadingHTTPServer(
-        ("127.0.0.1", 0), partial(QuietHandler, directory=str(root))
-    )
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    url = f"http://127.0.0.1:{server.server_port}"
-    (apt / "sources.list").write_text(f"deb [trusted=yes] {url} ./\n")
-    (apt / "apt.conf").write_text(
-        f'Dir::State::Lists "{apt}/lists";\n'
-        f'Dir::Cache "{apt}";\n'
-        f'Dir::Etc::SourceList "{apt}/sources.list";\n'
-        'Dir::Etc::SourceParts "/dev/null";\n'
-        'APT::Sandbox::User "root";\n'
-    )
-    monkeypatch.setenv("APT_CONFIG", str(apt / "apt.conf"))
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    yield root
-    server.shutdown()
-    server.server_close()
-
-
-def publish(
-    root: Path, package: str, version: str, files: dict[str, bytes], depends: str = ""
-) -> None:
-    """Adds a package to the archive, in place of other versions of it."""
-    for old in root.glob(f"{package}_*"):
-        old.unlink()
-    tree = root.parent / f"{package}-{version}"
-    for name, content in files.items():
-        (tree / name).parent.mkdir(parents=True, exist_ok=True)
-        (tree / name).write_bytes(content)
-    control = (
-        f"Package: {package}\nVersion: {version}\nArchitecture: all\n"
-        f"Maintainer: nobody <nobody@localhost>\nDescription: made for a test\n"
-    )
-    control += f"Depends: {depends}\n" if depends else ""
-    (tree / "DEBIAN").mkdir(parents=True)
-    (tree / "DEBIAN" / "control").write_text(control)
-    deb = root / f"{package}_{version}_all.deb"
-    subprocess.run(["dpkg-deb", "--build", str(tree), str(deb)], check=True, capture_output=True)
-    content = deb.read_bytes()
-    stanza = (
-        f"{control}Filename: ./{deb.name}\nSize: {len(content)}\n"
-        f"SHA256: {hashlib.sha256(content).hexdigest()}\n\n"
-    )
-    (root / f"{package}_stanza").write_text(stanza)
-    stanzas = sorted(root.glob("*_stanza"))
-    index = root / "Packages"
-    time = index.stat().st_mtime + 10 if index.exists() else 1e9
-    index.write_text("".join(path.read_text() for path in stanzas))
-    os.utime(index, (time, time))  # HTTP's If-Modified-Since cannot tell times in one second apart
+    with served(tmp_path) as (root, configuration):
+        monkeypatch.setenv("APT_CONFIG", str(configuration))
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        yield root
 
 
 @pytest.fixture
@@ -209,7 +148,9 @@ def test_without_apt_get(cache: Path) -> None:
 
 
 @pytest.mark.usefixtures("archive")
-def test_offline(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "apt.conf").write_text('Acquire::Retries "0";\n')  # they take 8 s
+    monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
     for name in ("http_proxy", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # the discard port: nobody listens
     monkeypatch.delenv("no_proxy", raising=False)

@@ -28,9 +28,7 @@ SIZES = st.one_of(
 )
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     protected=SIZES.filter(bool),
     initrds=st.lists(SIZES, max_size=4),

@@ -267,7 +267,7 @@ def test_what_is_no_file(tmp_path: Path) -> None:
 
 
 @given(st.integers(), st.booleans())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_random_bytes_are_no_kernel(seed: int, flagged: bool) -> None:
     data = random.Random(seed).randbytes(300_000)
     assert refusal(bend(data, 0x1FE, b"\x55\xaa") if flagged else data).startswith(NO_KERNEL)
@@ -293,7 +293,7 @@ _byte = st.tuples(st.integers(0x1F1, 0x26F), st.binary(min_size=1, max_size=1))
 
 @pytest.mark.parametrize("name", PROBES)
 @given(st.lists(st.one_of(st.sampled_from(FIELDS).flatmap(_value), _byte), min_size=1, max_size=6))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_bent_header_is_used_or_refused(
     room: Path, name: str, changes: list[tuple[int, bytes]]
 ) -> None:

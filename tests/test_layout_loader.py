@@ -76,9 +76,9 @@ def test_initrds_lie_just_above_the_kernel() -> None:
 
 
 def test_initrds_keep_clear_of_a_guess() -> None:
-    """Without init_size: three times the kernel's size."""
+    """Without init_size: three times the kernel's size and 1 MiB, from 1 MiB on."""
     plan = place(kernel(0x203, protected=MIB), PC, request(1))
-    assert address(plan, "initrd") == 4 * MIB
+    assert address(plan, "initrd") == 5 * MIB
     crowded = dataclasses.replace(PC, ram=3 * MIB)
     assert address(place(kernel(0x203, protected=MIB), crowded, request(1)), "initrd") == 2 * MIB
 

@@ -96,7 +96,7 @@ def maps(draw: st.DrawFn) -> Ram:
     )
 
 
-@examples(120)
+@examples(80)
 @given(data=st.data())
 def test_any_map(data: st.DataObject) -> None:
     ram = data.draw(maps(), "ram")

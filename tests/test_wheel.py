@@ -25,18 +25,29 @@ def test_installed_package_builds_the_same_image(tmp_path: Path) -> None:
         "PYTHONPATH": str(tmp_path / "site"),
         "BOOTSPLICE_CACHE": str(tmp_path / "cache"),
     }
-    arguments = ["build", str(kernel), "--machine", "xen-hvm", "-o", str(tmp_path / "out")]
-    run = subprocess.run(
-        [sys.executable, "-m", "pybuild.cli", *arguments],
-        env=environment,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    assert (tmp_path / "cache" / "build" / "i386" / "relocator.bin").exists()
 
-    build.build(build.Order(kernel, machine="xen-hvm"), tmp_path / "here")
-    for path in (tmp_path / "here").iterdir():
-        assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
+    def installed(target: str, out: str) -> Path:
+        arguments = ["build", kernel, "--target", target, "--machine", "xen-hvm", "-o", out]
+        run = subprocess.run(
+            [sys.executable, "-m", "pybuild.cli", *map(str, arguments)],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert run.returncode == 0, run.stderr
+        return tmp_path / out
+
+    def here(target: str, out: str) -> Path:
+        order = build.Order(kernel, machine="xen-hvm", target=target)
+        build.build(order, tmp_path / "here" / out)
+        return tmp_path / "here" / out
+
+    (tmp_path / "here").mkdir()
+    ram = installed("ram", "ram")
+    assert (tmp_path / "cache" / "build" / "i386" / "relocator.bin").exists()
+    for path in here("ram", "ram").iterdir():
+        assert (ram / path.name).read_bytes() == path.read_bytes()
+    for target, out in (("disk", "disk.img"), ("iso", "cd.iso")):
+        assert installed(target, out).read_bytes() == here(target, out).read_bytes()
