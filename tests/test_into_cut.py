@@ -92,7 +92,7 @@ def test_cut_after_each_write(
 
 
 @given(data=st.data())
-@settings(examples(25), phases=[Phase.generate])  # to shrink one of these takes minutes
+@settings(examples(40), phases=[Phase.generate])  # to shrink one of these takes minutes
 def test_any_sequence(
     data: st.DataObject, payload: Payload, blank: dict[str, bytes], tmp_path: Path
 ) -> None:

@@ -96,7 +96,7 @@ def maps(draw: st.DrawFn) -> Ram:
     )
 
 
-@examples(80)
+@examples(120)
 @given(data=st.data())
 def test_any_map(data: st.DataObject) -> None:
     ram = data.draw(maps(), "ram")
