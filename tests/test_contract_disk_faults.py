@@ -61,7 +61,7 @@ DISKBOOT_FAULTS = {
     "enters late": ("jmp 0:LOADER_ADDRESS", "jmp 0:LOADER_ADDRESS + 1", "executes 0x1001"),
     "shift not told": ("mov cl, [at(id.sector_shift)]", "", "enters the loader with"),
     "drive not told": ("jmp 0:LOADER_ADDRESS", "inc dx\n    jmp 0:LOADER_ADDRESS", "enters"),
-    "no second drive": ("mov dl, FIRST_DISK", "", "gives up"),
+    "no second drive": ("mov dl, FIRST_HARD_DISK", "", "gives up"),
     "no word on COM1": (
         "mov dl, COM1_DATA & 0xff\n    out dx, al\n    popad",
         "popad",

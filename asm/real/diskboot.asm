@@ -27,20 +27,15 @@
 ; file system, and write to where that has its geometry and the drive's number before they enter
 ; the sector: there lie only variables, and a FAT32's number of the drive falls into the message.
 
+%include "bootproto.inc"
+%include "int13.inc"
 %include "loadtable.inc"
 
 %define DISKBOOT_CODE_LIMIT 440         ; bytes; at 0x1b8 the disk signature begins
-BOOT_FLAG               equ 0xaa55
 BOOT_FLAG_AT            equ 0x1fe
-FIRST_DISK              equ 0x80
 FAT_GEOMETRY            equ 0x18        ; offset: sectors a track, heads, hidden sectors, sectors,
 FAT_GEOMETRY_END        equ 0x25        ; the BIOS's drive
 TRIES                   equ 4           ; a floppy's first tries fail while it spins up
-DISK_RESET              equ 0x00        ; int 13h AH
-DISK_READ               equ 0x02        ; by CHS
-DISK_GEOMETRY           equ 0x08
-DISK_READ_EDD           equ 0x42
-GEOMETRY_SECTORS        equ 0x3f        ; of %cl: sectors a track
 
 ; A label's address once the BIOS has loaded the sector.
 %define at(label) (BOOT_SECTOR_ADDRESS + label - start)
@@ -112,7 +107,7 @@ begin:
     mov di, at(message.status)
     mov al, [at(status)]
     call hex
-    mov dl, FIRST_DISK
+    mov dl, FIRST_HARD_DISK
     call try_drive
     mov si, at(message)
     jmp fail

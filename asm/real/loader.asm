@@ -28,6 +28,7 @@
 %include "bootproto.inc"
 %include "loadtable.inc"
 %include "driver.inc"
+%include "int13.inc"
 
 BIOS_TICKS              equ 0x46c       ; dword, counts 18.2 times a second
 QUIET_TICKS             equ 18          ; no progress is shown for what takes less
@@ -38,7 +39,6 @@ CPUID_EXTENDED          equ 0x80000001
 CPUID_LONG_MODE_BIT     equ 29          ; of %edx
 FLOPPY_OUTPUT           equ 0x3f2       ; the controller's digital output register
 FLOPPY_MOTORS_OFF       equ 0x0c        ; not in reset, interrupts on
-FIRST_HARD_DISK         equ 0x80
 
 ; The scratch memory; loadtable.inc says how large it is.
 scratch_ide             equ LOADER_SCRATCH
