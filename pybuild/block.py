@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from pybuild import loader, loadtable, stream
-from pybuild.loadtable import SECTOR, Checksum, Entry
+from pybuild.bootproto import SECTOR
+from pybuild.loadtable import Checksum, Entry
 from pybuild.plan import Plan
 from pybuild.regions import align_up
 from pybuild.splice import Initrds, Parts

@@ -138,7 +138,7 @@ def build(
     if disk is not None:
         for name in (*options, *([] if target in (None, targets.DEFAULT) else ["target"])):
             raise click.UsageError(f"--{name} does not go with --into.")
-        order = Order(kernel, initrds, cmdline, machine, "disk", move)
+        order = Order(kernel, initrds, cmdline, machine, move=move)
         plan, notes = build_into(order, disk, partition)
     elif out is not None:
         target = target or targets.of_output(out)

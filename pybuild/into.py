@@ -12,8 +12,8 @@ from typing import Final
 
 from pybuild import installed, partitions, rawdisk, saved
 from pybuild.block import Block
+from pybuild.bootproto import SECTOR
 from pybuild.errors import InputError
-from pybuild.loadtable import SECTOR
 from pybuild.partitions import FIRST_LOGICAL, Table
 from pybuild.plan import Plan
 from pybuild.rawdisk import Disk

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
-from pybuild import isonames, loadtable, mbr
+from pybuild import bootproto, isonames, mbr
 from pybuild.errors import InputError
 from pybuild.regions import align_up
 from pybuild.stream import Piece
@@ -30,7 +30,7 @@ _BOOT_SECTORS: Final = 4  # of 512 bytes, that the BIOS loads: some load four wh
 _RUN_OUT: Final = 150
 # A disk of whole cylinders (mbr.SMALL) is the same disk whoever counts its sectors; and SeaBIOS
 # gives an AHCI disk of less than one no geometry, and so does not boot it.
-_UNIT: Final = mbr.SMALL.cylinder * loadtable.SECTOR
+_UNIT: Final = mbr.SMALL.cylinder * bootproto.SECTOR
 _FOLDER: Final = "bootsplice"  # ours
 _CATALOG: Final = "boot.cat"
 _FILE_MODE, _FOLDER_MODE = 0o100444, 0o040555  # st_mode

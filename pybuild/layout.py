@@ -25,7 +25,8 @@ STACK_SIZE: Final = 0x400  # the least that setup code gets between itself and t
 STACK_MARGIN: Final = 16  # load_linux begins the stack so far below the command line
 BOOT_SECTOR: Final = Region("boot sector", 0x7C00, 0x7E00)
 
-# What the disk loader needs until it is done; asm/include/loadtable.inc has its end of this.
+# What the disk loader needs until it is done, up to the boot sector; asm/include/loadtable.inc says
+# what lies where in it.
 LOADER: Final = Region("loader", 0x1000, 0x7C00)
 # The most that one BIOS call reads (EDD 3.0 allows 127 sectors), clear of the 64 KiB boundaries
 # that ISA DMA cannot cross; and what is left where a zImage fills the memory above.

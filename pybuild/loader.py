@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from pybuild import layout, loadtable
+from pybuild.bootproto import SECTOR
 from pybuild.errors import InputError
 from pybuild.flat import FlatBinary
-from pybuild.loadtable import SECTOR, Entry
+from pybuild.loadtable import Entry
 from pybuild.plan import Plan
 from pybuild.regions import Region, align_up
 
@@ -38,17 +39,16 @@ def size(code: Mapping[str, FlatBinary], entries: int, shift: int) -> int:
     Raises:
         InputError: so many do not fit.
     """
-    table = align_up(len(code[LOADER].code), _TABLE_ALIGNMENT)
-    end = layout.LOADER.start + table + loadtable.size(entries)
-    sectors = align_up(end - layout.LOADER.start, 1 << shift)
-    if end > SCRATCH:
+    table = _table_offset(code[LOADER])
+    needed = table + loadtable.size(entries)
+    if layout.LOADER.start + needed > SCRATCH:
         room = SCRATCH - layout.LOADER.start - table - loadtable.size(0)
         fit = room // (loadtable.size(1) - loadtable.size(0))
         raise InputError(
             f"{entries} parts (initrds among them) are too many for the loader's table, "
             f"{fit} fit; join initrds into one file"
         )
-    return sectors
+    return align_up(needed, 1 << shift)
 
 
 def bind(code: Mapping[str, FlatBinary], plan: Plan, entries: Sequence[Entry], shift: int) -> bytes:
@@ -63,7 +63,7 @@ def bind(code: Mapping[str, FlatBinary], plan: Plan, entries: Sequence[Entry], s
     if plan.bounce is None:
         raise AssertionError("the plan is for a target without a loader")
     binary = code[LOADER]
-    table = align_up(len(binary.code), _TABLE_ALIGNMENT)
+    table = _table_offset(binary)
     symbols = {
         "table": layout.LOADER.start + table,
         "bounce": plan.bounce.start,
@@ -95,3 +95,8 @@ def boot_sector(code: Mapping[str, FlatBinary], lba: int, loader: bytes, shift: 
         "sector_shift": shift,
     }
     return code[BOOT_SECTOR].bind(symbols)
+
+
+def _table_offset(loader: FlatBinary) -> int:
+    """Where the table lies behind the loader's code."""
+    return align_up(len(loader.code), _TABLE_ALIGNMENT)

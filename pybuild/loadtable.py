@@ -11,7 +11,6 @@ from typing import Final
 
 import xxhash
 
-SECTOR: Final = 512  # bytes; what an LBA in the table counts, whatever the drive's own sectors are
 NEEDS_LONG_MODE: Final = 0x01
 _HEADER: Final = struct.Struct("<IIQ")  # load_table: entries, needs, total
 _NAME_SIZE: Final = 12  # with its NUL

@@ -7,6 +7,7 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
+from pybuild import loadtable
 from pybuild.splice import DISK_OWN
 
 ACTIVE: Final = 0x80
@@ -93,6 +94,6 @@ def own_part(signature: int, partition: Partition, sectors: int) -> bytes:
     return (_HEAD.pack(signature, 0) + entry).ljust(SIZE, b"\0")
 
 
-def put(boot_sector: bytes, own: bytes) -> bytes:
-    """A boot sector with these bytes of the disk's in it."""
-    return boot_sector[: DISK_OWN.start] + own + boot_sector[DISK_OWN.stop :]
+def signature(unique: bytes) -> int:
+    """A disk signature made from what is the same for the same disk; never 0, which means none."""
+    return loadtable.checksum([unique]) or 1

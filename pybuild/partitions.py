@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from pybuild import gpt, mbr
+from pybuild.bootproto import SECTOR
 from pybuild.errors import InputError
-from pybuild.loadtable import SECTOR
 from pybuild.rawdisk import BOOT_SIGNATURE, BOOT_SIGNATURE_BYTES, Disk
 from pybuild.regions import Region
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from pybuild.bootproto import SECTOR
 from pybuild.errors import InputError
-from pybuild.loadtable import SECTOR
 from pybuild.lookslike import looks_like
 
 BOOT_SIGNATURE: Final = slice(0x1FE, 0x200)  # of sector 0, and of every extended boot record

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pybuild import loadtable
-from pybuild.loadtable import SECTOR
+from pybuild.bootproto import SECTOR
 from pybuild.regions import Region
 from pybuild.splice import DISK_OWN, keep_disk_own
 

@@ -161,7 +161,12 @@ def boot_sector_symbols(plan: Plan) -> Mapping[str, int]:
 
 def keep_disk_own(boot_sector: bytes, old: bytes) -> bytes:
     """A boot sector with the disk signature and the partition table of the one it replaces."""
-    return boot_sector[: DISK_OWN.start] + old[DISK_OWN] + boot_sector[DISK_OWN.stop :]
+    return put_disk_own(boot_sector, old[DISK_OWN])
+
+
+def put_disk_own(boot_sector: bytes, own: bytes) -> bytes:
+    """A boot sector with these bytes as the disk's own."""
+    return boot_sector[: DISK_OWN.start] + own + boot_sector[DISK_OWN.stop :]
 
 
 def _patch(kernel: Kernel, patches: Iterable[Patch]) -> bytes:

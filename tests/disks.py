@@ -11,7 +11,7 @@ from pathlib import Path
 from missing import missing
 
 from pybuild import build, loader, loadtable
-from pybuild.loadtable import SECTOR
+from pybuild.bootproto import SECTOR
 from pybuild.regions import align_up
 
 MIB = 1 << 20

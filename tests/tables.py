@@ -11,7 +11,7 @@ from pathlib import Path
 from disks import patch, tool
 
 from pybuild import partitions, rawdisk
-from pybuild.loadtable import SECTOR
+from pybuild.bootproto import SECTOR
 from pybuild.partitions import Table
 
 MIB = 1 << 20

@@ -9,7 +9,8 @@ from uuid import UUID
 import pytest
 from disks import tool
 
-from pybuild import gpt, mbr
+from pybuild import gpt
+from pybuild.splice import put_disk_own
 
 DISK, PARTITION = (UUID(int=number * 0x1234567_89ABCDEF_01234567) for number in (3, 5))
 
@@ -20,7 +21,7 @@ def write(path: Path, start: int, end: int, sectors: int) -> gpt.Table:
     assert len(table.backup) == gpt.SECTORS_BEHIND * 512
     with path.open("wb") as stream:
         stream.truncate(sectors * 512)
-        stream.write(mbr.put(bytes(510) + b"\x55\xaa", table.mbr) + table.primary)
+        stream.write(put_disk_own(bytes(510) + b"\x55\xaa", table.mbr) + table.primary)
         stream.seek((sectors - gpt.SECTORS_BEHIND) * 512)
         stream.write(table.backup)
     return table

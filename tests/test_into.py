@@ -17,9 +17,9 @@ from intodisk import GRUB, PLACES, Payload, refusal, run
 from missing import missing
 
 from pybuild import build, into, saved, targets
+from pybuild.bootproto import SECTOR
 from pybuild.build import Order
 from pybuild.errors import InputError
-from pybuild.loadtable import SECTOR
 from pybuild.regions import Region
 from pybuild.saved import Saved
 

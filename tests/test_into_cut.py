@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from intodisk import PLACES, Payload, command
 
 from pybuild import build, into, saved
+from pybuild.bootproto import SECTOR
 from pybuild.build import Order
 from pybuild.errors import InputError
-from pybuild.loadtable import SECTOR
 
 
 @dataclass

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from pybuild import mbr
 from pybuild.mbr import LARGE, SMALL, Partition
+from pybuild.splice import put_disk_own
 
 ENTRY = 0x1BE - 0x1B8  # of the first entry, from where the disk's own bytes begin
 LAST_SMALL = 1024 * 16 * 63  # sectors of the largest disk that int 13h reaches with 16 heads
@@ -79,7 +80,7 @@ def test_an_end_within_a_cylinder_still_tells_the_geometry() -> None:
 def test_it_is_put_where_the_disk_keeps_it() -> None:
     sector = bytes(range(256)) * 2
     own = mbr.own_part(7, Partition(0xDA, 63, 1008), 1008)
-    made = mbr.put(sector, own)
+    made = put_disk_own(sector, own)
     assert (made[:0x1B8], made[0x1B8:0x1FE], made[0x1FE:]) == (sector[:0x1B8], own, sector[0x1FE:])
 
 
@@ -91,7 +92,7 @@ def test_qemu_and_sfdisk_read_it(tmp_path: Path, sectors: int, geometry: mbr.Geo
     disk = tmp_path / "disk"
     own = mbr.own_part(0x00C0FFEE, Partition(0xDA, 2048, sectors), sectors)
     with disk.open("wb") as stream:
-        stream.write(mbr.put(bytes(510) + b"\x55\xaa", own))
+        stream.write(put_disk_own(bytes(510) + b"\x55\xaa", own))
         stream.truncate(sectors * 512)
     assert qemus_geometry(disk) == [str(geometry.heads), str(geometry.sectors)]
     command = [tool("sfdisk"), "--dump", str(disk)]

@@ -26,8 +26,8 @@ from tables import (
     read,
 )
 
+from pybuild.bootproto import SECTOR
 from pybuild.errors import InputError
-from pybuild.loadtable import SECTOR
 
 
 @pytest.mark.parametrize(

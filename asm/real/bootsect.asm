@@ -28,9 +28,8 @@
 ; zero here, and who writes the sector to a disk keeps the disk's own.
 
 %include "bootproto.inc"
+%include "bootsector.inc"
 
-%define BOOTSECT_CODE_LIMIT 440         ; bytes; at 0x1b8 the disk signature begins
-BOOTSECT_FLAG_AT        equ 0x1fe
 JMP_FAR                 equ 0xea
 
 bits 16
@@ -83,10 +82,4 @@ start:
     dw ip
     dw seg_cs
 
-%if ($ - start) > BOOTSECT_CODE_LIMIT
-    %assign BOOTSECT_CODE_SIZE $ - start
-    %error boot sector: BOOTSECT_CODE_SIZE bytes of code, at most BOOTSECT_CODE_LIMIT fit
-%endif
-
-    times BOOTSECT_FLAG_AT - ($ - start) db 0
-    dw BOOT_FLAG
+    boot_sector_end start

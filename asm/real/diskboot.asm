@@ -28,11 +28,10 @@
 ; the sector: there lie only variables, and a FAT32's number of the drive falls into the message.
 
 %include "bootproto.inc"
+%include "bootsector.inc"
 %include "int13.inc"
 %include "loadtable.inc"
 
-%define DISKBOOT_CODE_LIMIT 440         ; bytes; at 0x1b8 the disk signature begins
-BOOT_FLAG_AT            equ 0x1fe
 FAT_GEOMETRY            equ 0x18        ; offset: sectors a track, heads, hidden sectors, sectors,
 FAT_GEOMETRY_END        equ 0x25        ; the BIOS's drive
 TRIES                   equ 4           ; a floppy's first tries fail while it spins up
@@ -246,10 +245,4 @@ hex:
     stosb
     ret
 
-%if ($ - start) > DISKBOOT_CODE_LIMIT
-    %assign DISKBOOT_CODE_SIZE $ - start
-    %error boot sector: DISKBOOT_CODE_SIZE bytes of code, at most DISKBOOT_CODE_LIMIT fit
-%endif
-
-    times BOOT_FLAG_AT - ($ - start) db 0
-    dw BOOT_FLAG
+    boot_sector_end start

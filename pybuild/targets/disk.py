@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID, uuid5
 
-from pybuild import loadtable, mbr
+from pybuild import mbr
 from pybuild.block import Block, Written
+from pybuild.bootproto import SECTOR
 from pybuild.errors import InputError
 from pybuild.files import output_file
-from pybuild.loadtable import SECTOR
 from pybuild.plan import Plan
 from pybuild.regions import align_up
-from pybuild.splice import Parts
+from pybuild.splice import Parts, put_disk_own
 from pybuild.stream import write_at
 from pybuild.targets import Option, Options, register
 
@@ -131,10 +131,9 @@ def _write(out: int, block: Block, shape: _Shape, options: Options) -> UUID:
         write_at(out, table.backup, (shape.sectors - gpt.SECTORS_BEHIND) * SECTOR)
         own = table.mbr
     elif shape.start:
-        signature = loadtable.checksum([identity.bytes]) or 1  # 0 would mean that it has none
         partition = mbr.Partition(mbr.NON_FS_DATA, shape.start, shape.end)
-        own = mbr.own_part(signature, partition, shape.sectors)
-    write_at(out, mbr.put(written.boot_sector, own), 0)
+        own = mbr.own_part(mbr.signature(identity.bytes), partition, shape.sectors)
+    write_at(out, put_disk_own(written.boot_sector, own), 0)
     return identity
 
 

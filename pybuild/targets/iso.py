@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pybuild import block, loader, loadtable, mbr, stream
+from pybuild import block, loader, mbr, stream
 from pybuild.block import Part
+from pybuild.bootproto import SECTOR
 from pybuild.files import output_file
-from pybuild.loadtable import SECTOR, Checksum, Entry
+from pybuild.loadtable import Checksum, Entry
 from pybuild.plan import Plan
-from pybuild.splice import Parts
+from pybuild.splice import Parts, put_disk_own
 from pybuild.stream import Memory, Piece, Source
 from pybuild.targets import Option, Options, register
 
@@ -69,7 +70,7 @@ class Iso:
 
             boot_place, _, _, kernel_place, *initrd_places = places.files
             slices = boot.slices(boot_place * _SECTORS)
-            setup_sectors = (len(parts.image) - len(parts.kernel)) // SECTOR
+            setup_sectors = len(parts.image_setup) // SECTOR
             lba = kernel_place * _SECTORS + setup_sectors
             slices["kernel"] = [_Slice(0, Memory(parts.kernel), lba)]
             slices["initrd"] = [
@@ -188,6 +189,5 @@ def _write_boot_sectors(descriptor: int, parts: Parts, place: int, bound: bytes,
     sector = loader.boot_sector(parts.code, (place + 1) * _SECTORS, bound, loader.DISK_SHIFT)
     partition = mbr.Partition(_PARTITION_TYPE, 0, size // SECTOR)
     # The same for the same image, another for any other: the table has the checksums.
-    signature = loadtable.checksum([bound]) or 1
-    own = mbr.own_part(signature, partition, size // SECTOR)
-    stream.write_at(descriptor, mbr.put(sector, own), 0)
+    own = mbr.own_part(mbr.signature(bound), partition, size // SECTOR)
+    stream.write_at(descriptor, put_disk_own(sector, own), 0)
