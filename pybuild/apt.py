@@ -4,7 +4,8 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from pybuild.errors import BuildError
@@ -22,10 +23,16 @@ def download(package: str, room: Path, progress: Progress) -> Path:
     Raises:
         Unavailable: apt-get is missing, or cannot get it.
     """
-    progress(f"fetching the Debian package {package}")
-    place = room / package
-    place.mkdir()
-    command = ["apt-get", "download", package]
+    return download_all([package], room, progress)[package]
+
+
+def download_all(packages: Collection[str], room: Path, progress: Progress) -> dict[str, Path]:
+    """The same for several packages, in one run of apt-get: the .deb file of each, by its name."""
+    one = len(packages) == 1
+    names = ", ".join(packages)
+    progress(f"fetching the Debian package{'' if one else 's'} {names}")
+    place = Path(tempfile.mkdtemp(dir=room))
+    command = ["apt-get", "download", *packages]
     if os.geteuid() == 0:  # apt's own user _apt may not write to `place`
         command[1:1] = ["-o", "APT::Sandbox::User=root"]
     done = _run(command, place)
@@ -33,18 +40,36 @@ def download(package: str, room: Path, progress: Progress) -> Path:
         _update(place, progress)
         done = _run(command, place)
     if done.returncode:
+        them, their = ("it", "its name") if one else ("them", "their names")
         raise Unavailable(
-            f"{package}: apt-get cannot download it ({_reason(done)}); "
-            "check its name, the network and the sources in /etc/apt, then fetch again"
+            f"{names}: apt-get cannot download {them} ({_reason(done)}); "
+            f"check {their}, the network and the sources in /etc/apt, then fetch again"
         )
-    (deb,) = place.glob("*.deb")
-    return deb
+    return {deb.name.split("_")[0]: deb for deb in sorted(place.glob("*.deb"))}
+
+
+def known_names(room: Path, progress: Progress) -> frozenset[str]:
+    """The names of all the packages that apt knows, with one `apt-get update` if it has no lists.
+
+    Raises:
+        Unavailable: apt is missing, or cannot update its lists.
+    """
+    if _lists_are_missing(room):
+        _update(room, progress)
+    done = _run(["apt-cache", "pkgnames"], room)
+    if done.returncode:
+        raise Unavailable(f"apt-cache pkgnames: failed ({_reason(done)})")
+    return frozenset(done.stdout.split())
 
 
 def _lists_are_old(complaint: str, place: Path) -> bool:
     """Whether a download failed for want of an `apt-get update`."""
     if re.search(r"\b404\b", complaint):  # the archive has replaced the version that apt knows
         return True
+    return _lists_are_missing(place)
+
+
+def _lists_are_missing(place: Path) -> bool:
     return not _run(["apt-get", "indextargets", "Created-By: Packages"], place).stdout
 
 

@@ -1,16 +1,24 @@
-"""Boots a built image in QEMU and says how it went."""
+"""Boots a built image in QEMU or on Xen and says how it went."""
 
+import contextlib
+import functools
 import re
-import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
-from pybuild import drives, qemu
+from pybuild import drives, watch
 from pybuild.drives import Drive
 from pybuild.errors import BuildError, InputError
+from pybuild.guest import Guest
 from pybuild.targets.ram import ARGUMENTS
+from pybuild.watch import BootResult
+
+Progress: TypeAlias = Callable[[str], None]
+Steps: TypeAlias = Callable[[], AbstractContextManager[Progress]]
+On: TypeAlias = Literal["qemu", "xen"]
 
 # What a guest that is content writes to isa-debug-exit, as QEMU's exit status.
 GUEST_SUCCESS: Final = 0x10 << 1 | 1
@@ -23,42 +31,46 @@ def boot(
     *,
     expect: re.Pattern[str] | None,
     timeout: float | None,
+    on: On = "qemu",
     drive: Drive | None = None,
+    memory: int | None = None,
+    vcpus: int | None = None,
     screenshot: Path | None = None,
     extra: Sequence[str] = (),
-) -> qemu.BootResult:
+    steps: Steps = lambda: contextlib.nullcontext(print),
+) -> BootResult:
     """Boots an image; the guest's serial port goes to standard output.
 
     Args:
         image: a file that a PC boots from, or a folder that target `ram` wrote.
         expect: what must be seen on the serial port or the screen; without it the guest must end
-            by itself, by powering off or by writing 0x10 to isa-debug-exit. A reset is a failure:
-            a triple fault and a kernel's panic end that way.
+            by itself, by powering off or, in QEMU, by writing 0x10 to isa-debug-exit. A reset is a
+            failure: a triple fault and a kernel's panic end that way.
         timeout: seconds, or None for no limit.
+        on: where: in QEMU, or as an HVM guest of Xen: of this host's if it is a dom0, else of the
+            lab's.
         drive: how a file is attached; None for `cdrom` if it is a CD, else `ide`.
+        memory: MiB of RAM; None for 512, or what a folder was built for.
+        vcpus: processors; None for 1.
         screenshot: a PNG file to write at the end.
-        extra: more arguments for QEMU; relative names in them are meant from the folder, or with
-            a file from the current directory.
+        extra: more arguments for QEMU, which is the device model on Xen; relative names in them
+            are meant from the folder, or with a file from the current directory.
+        steps: shows the steps of making the lab, which only the first use of it takes.
 
     Raises:
         InputError: there is no such image, or it cannot be attached so.
         BuildError: it didn't go as expected; the message has the serial log and the screen.
     """
-    if _is_folder(image):
-        arguments, directory = _folder_arguments(image, drive), image
-    else:
-        arguments, directory = [*_RAM, *drives.arguments(drives.read(image), drive)], Path()
+    place = _in_qemu if on == "qemu" else _on_xen
+    ready = place(image, drive, memory, vcpus, extra)
     if screenshot is not None and not screenshot.parent.is_dir():
         raise InputError(f"--screenshot {screenshot}: its folder does not exist")
     if screenshot is not None and screenshot.is_dir():
         raise InputError(f"--screenshot {screenshot}: is a folder, expected a file")
-    result = qemu.boot(
-        [*arguments, *extra],
-        directory=directory,
-        expect=expect,
-        timeout=timeout,
-        screenshot=screenshot,
-        stream=_to_stdout,
+    with steps() as progress:
+        start = ready(progress)
+    result = watch.run(
+        start, expect=expect, timeout=timeout, screenshot=screenshot, stream=_to_stdout
     )
     failure = _failure(result, expect, timeout)
     if failure:
@@ -69,16 +81,33 @@ def boot(
     return result
 
 
-def _is_folder(path: Path) -> bool:
-    try:
-        return stat.S_ISDIR(path.stat().st_mode)
-    except OSError:  # whoever reads it says why it can't be
-        return False
+def _in_qemu(
+    image: Path, drive: Drive | None, memory: int | None, vcpus: int | None, extra: Sequence[str]
+) -> Callable[[Progress], watch.Start]:
+    if drives.is_folder(image, drive):
+        arguments, directory = _folder_arguments(image), image
+    else:
+        arguments, directory = [*_RAM, *drives.arguments(drives.read(image), drive)], Path()
+    if memory is not None:
+        arguments += ["-m", f"{memory}M"]
+    if vcpus is not None:
+        arguments += ["-smp", str(vcpus)]
+    return lambda _: functools.partial(Guest.start, [*arguments, *extra], directory)
 
 
-def _folder_arguments(folder: Path, drive: Drive | None) -> list[str]:
-    if drive is not None:
-        raise InputError(f"{folder}: is a folder; --drive {drive} is for a disk or CD image")
+def _on_xen(
+    image: Path, drive: Drive | None, memory: int | None, vcpus: int | None, extra: Sequence[str]
+) -> Callable[[Progress], watch.Start]:
+    from pybuild.xen import start, xl
+
+    def domain(where: str) -> xl.Domain:
+        return xl.of_image(image, where, drive, memory, vcpus, extra)
+
+    domain(str(image))  # what is wrong with it is said before the lab is made
+    return lambda progress: start.guest(image, domain, progress)
+
+
+def _folder_arguments(folder: Path) -> list[str]:
     try:
         return (folder / ARGUMENTS).read_text().split()
     except (OSError, UnicodeDecodeError) as error:
@@ -89,7 +118,7 @@ def _folder_arguments(folder: Path, drive: Drive | None) -> list[str]:
 
 
 def _failure(
-    result: qemu.BootResult, expect: re.Pattern[str] | None, timeout: float | None
+    result: BootResult, expect: re.Pattern[str] | None, timeout: float | None
 ) -> str | None:
     """What went wrong, in a phrase; None if nothing did."""
     if expect is not None:
@@ -104,13 +133,11 @@ def _failure(
     return _how_it_ended(result)
 
 
-def _how_it_ended(result: qemu.BootResult) -> str:
+def _how_it_ended(result: BootResult) -> str:
+    status = f" with QEMU's exit status {result.exit_status}" if result.exit_status else ""
     reason = f" ({result.shutdown_reason})" if result.shutdown_reason else ""
     said = f": {result.messages}" if result.messages else ""
-    return (
-        f"the guest ended after {result.seconds:.1f} s "
-        f"with QEMU's exit status {result.exit_status}{reason}{said}"
-    )
+    return f"the guest ended after {result.seconds:.1f} s{status}{reason}{said}"
 
 
 def _to_stdout(text: str) -> None:

@@ -1,4 +1,4 @@
-"""The command line: `bootsplice inspect`, `build` and `boot`.
+"""The command line: `bootsplice inspect`, `build`, `restore` and `boot`; Xen's is in cli_xen.py.
 
 Exit status 0 for success, 1 for a failed build or boot, 2 for wrong input; a failure is one line
 on standard error. Imports that are slow (asyncio, for QEMU's monitor) or that a command alone needs
@@ -13,11 +13,11 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, NoReturn, TypeVar, get_args
+from typing import Final, Literal, NoReturn, TypeVar, get_args
 
 import click
 
-from pybuild import drives, mover, targets
+from pybuild import cli_xen, drives, mover, targets
 from pybuild import kernel as kernels
 from pybuild.errors import BuildError, InputError, reported
 
@@ -161,7 +161,7 @@ def restore(disk: Path) -> None:
     into.restore(disk)
 
 
-@cli.command(short_help="Boot a built image in QEMU.")
+@cli.command(short_help="Boot a built image, in QEMU or on Xen.")
 @click.argument("image", metavar="IMAGE", type=_FILE)
 @click.option("--expect", metavar="REGEX", help="Succeed when serial port or screen show this.")
 @click.option(
@@ -170,6 +170,16 @@ def restore(disk: Path) -> None:
     type=click.FloatRange(min=0, min_open=True),
     help=f"Fail after so long; {_BOOT_SECONDS:g} with --expect, else never.",
 )
+@click.option(
+    "--on",
+    type=click.Choice(["qemu", "xen"]),
+    default="qemu",
+    show_default=True,
+    help="Where: in QEMU, or as an HVM guest of a real Xen, this host's if it has one, else one "
+    "that runs in QEMU itself.",
+)
+@cli_xen.memory_option
+@cli_xen.vcpus_option
 @click.option(
     "--drive",
     type=click.Choice(get_args(drives.Drive)),
@@ -181,16 +191,20 @@ def boot(
     image: Path,
     expect: str | None,
     timeout: float | None,
+    on: Literal["qemu", "xen"],
+    memory: int | None,
+    vcpus: int | None,
     drive: drives.Drive | None,
     screenshot: Path | None,
     qemu_arguments: tuple[str, ...],
 ) -> None:
-    """Boot IMAGE in QEMU, its serial port on stdout.
+    """Boot IMAGE, its serial port on stdout.
 
     IMAGE is a disk image or an ISO, which stays as it is whatever the guest writes, or a folder
     that `build --target ram` wrote. The exit status is 0 when --expect was seen, or without it
-    when the guest ended by itself. QEMU ARGS go to qemu-system-x86_64 as they are; a file has
-    512 MB of RAM without -m, and a folder's RAM must stay what the folder was built for.
+    when the guest ended by itself. QEMU ARGS go to qemu-system-x86_64 as they are, on Xen to the
+    guest's device model. The first `--on xen` downloads a Xen, if the host is not one: see
+    `bootsplice lab`.
     """
     from pybuild import boot as booting
 
@@ -204,12 +218,20 @@ def boot(
         image,
         expect=pattern,
         timeout=timeout if timeout or not pattern else _BOOT_SECONDS,
+        on=on,
         drive=drive,
+        memory=memory,
+        vcpus=vcpus,
         screenshot=screenshot,
         extra=qemu_arguments,
+        steps=cli_xen.long_steps,
     )
     if expect is not None:
         click.echo(f"bootsplice: seen after {result.seconds:.1f} s: {expect}", err=True)
+
+
+cli.add_command(cli_xen.xl)
+cli.add_command(cli_xen.lab)
 
 
 def main() -> None:

@@ -72,6 +72,31 @@ class Image:
     size: int
 
 
+def is_folder(path: Path, drive: Drive | None) -> bool:
+    """Whether an image is a folder, which must be one that target `ram` wrote.
+
+    Raises:
+        InputError: it is one, and a drive was asked for.
+    """
+    try:
+        if not stat.S_ISDIR(path.stat().st_mode):
+            return False
+    except OSError:  # whoever reads it says why it can't be
+        return False
+    if drive is not None:
+        raise InputError(f"{path}: is a folder; --drive {drive} is for a disk or CD image")
+    return True
+
+
+def is_kernel(path: Path) -> bool:
+    """Whether a file is a Linux kernel, by its setup header's magic; not if it can't be read."""
+    try:
+        with path.open("rb") as stream:
+            return _is_kernel(stream.read(_HEAD))
+    except OSError:
+        return False
+
+
 def read(path: Path) -> Image:
     """Looks what a file is.
 
@@ -92,7 +117,7 @@ def read(path: Path) -> Image:
     is_cd = head.startswith(_CD_MAGIC[1], _CD_MAGIC[0])
     if not (is_cd or _has_boot_sector(head)):
         raise InputError(f"{path}: no image to boot: {looks_like(head)}; expected {_EXPECTED}")
-    if bootproto.HEADER_MAGIC.to_bytes(4, "little") == head[SECTOR + 2 : SECTOR + 6]:
+    if _is_kernel(head):
         raise InputError(
             f"{path}: no image to boot: a Linux kernel, which no BIOS starts by itself; "
             "make an image of it with `bootsplice build`"
@@ -126,6 +151,10 @@ def arguments(image: Image, drive: Drive | None) -> list[str]:
         *("-drive", f"{interface},format={image.format},{kept},file={name}"),
         *_ATTACHED[drive],
     ]
+
+
+def _is_kernel(head: bytes) -> bool:
+    return head[SECTOR + 2 : SECTOR + 6] == bootproto.HEADER_MAGIC.to_bytes(4, "little")
 
 
 def _has_boot_sector(head: bytes) -> bool:

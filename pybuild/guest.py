@@ -27,8 +27,31 @@ from pybuild.errors import BuildError
 from pybuild.files import write_file
 
 _PROGRAM: Final = "qemu-system-x86_64"
+# Or a guest would run on for ever, at the cost of a processor, when we are killed.
+_ENDS_WITH_US: Final = ("setpriv", "--pdeathsig", "KILL") if shutil.which("setpriv") else ()
 _START: Final = 60.0  # seconds for QEMU to get ready, on a busy machine
 _ANSWER: Final = 10.0  # seconds for QEMU to answer a command, or to quit
+
+
+class Log:
+    """What a serial port says: UTF-8 with replacement characters, lines end in LF."""
+
+    def __init__(self, stream: Callable[[str], None]) -> None:
+        utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._decoder = io.IncrementalNewlineDecoder(utf8, translate=True)
+        self._pieces: list[str] = []
+        self._stream = stream
+
+    @property
+    def text(self) -> str:
+        """All of it so far."""
+        return "".join(self._pieces)
+
+    def receive(self, data: bytes, *, final: bool = False) -> None:
+        """Takes the next bytes, and passes them on to the stream as text."""
+        text = self._decoder.decode(data, final=final)
+        self._pieces.append(text)
+        self._stream(text)
 
 
 class _Qmp(QMPClient):
@@ -48,15 +71,17 @@ class Guest:
     """A guest in QEMU, to look at and to talk to; made by `Guest.start`.
 
     Attributes:
+        poll: seconds between two looks at the screen.
         messages: what QEMU itself wrote on standard error; set when the guest is gone.
     """
+
+    poll = 0.5
 
     def __init__(self, process: Process, private: Path, stream: Callable[[str], None]) -> None:
         self._process = process
         self._private = private
-        self._stream = stream
+        self._log = Log(stream)
         self._qmp = _Qmp()
-        self._serial: list[str] = []
         self._screen = ""
         self._following = asyncio.create_task(self._follow())
         self.messages = ""
@@ -64,12 +89,26 @@ class Guest:
     @classmethod
     @contextlib.asynccontextmanager
     async def start(
-        cls, arguments: Sequence[str], *, directory: Path, stream: Callable[[str], None]
+        cls,
+        arguments: Sequence[str],
+        directory: Path,
+        stream: Callable[[str], None],
+        *,
+        inherited: Sequence[int] = (),
     ) -> AsyncIterator["Guest"]:
         """Starts QEMU and lets the guest go, unless -S is among the arguments.
 
         When the block ends QEMU quits; when it ends by an exception QEMU is killed. What `stream`
-        raises comes out at the end of the block. Arguments and errors as `boot`.
+        raises comes out at the end of the block.
+
+        Args:
+            arguments: as for `qemu.boot`.
+            directory: as for `qemu.boot`.
+            stream: as for `qemu.boot`.
+            inherited: file descriptors that QEMU is to have, too.
+
+        Raises:
+            BuildError: as for `qemu.boot`.
         """
         program = shutil.which(_PROGRAM)
         if program is None:
@@ -79,6 +118,7 @@ class Guest:
             ours, theirs = socket.socketpair()
             with theirs, (private / "messages").open("wb") as messages:
                 process = await asyncio.create_subprocess_exec(
+                    *_ENDS_WITH_US,
                     program,
                     *_own_arguments(theirs.fileno()),
                     *arguments,
@@ -86,7 +126,7 @@ class Guest:
                     stdout=PIPE,
                     stderr=messages,
                     cwd=directory,
-                    pass_fds=[theirs.fileno()],
+                    pass_fds=[theirs.fileno(), *inherited],
                 )
             guest = cls(process, private, stream)
             try:
@@ -114,7 +154,7 @@ class Guest:
     @property
     def serial(self) -> str:
         """What COM1 has said so far."""
-        return "".join(self._serial)
+        return self._log.text
 
     async def wait(self, seconds: float, *others: asyncio.Future[None]) -> None:
         """Waits until the guest has ended, one of the others is done, or the time is up."""
@@ -170,19 +210,13 @@ class Guest:
 
     async def _follow(self) -> None:
         """Takes in what QEMU says until it is gone and nothing of it is left to come."""
-        utf8 = codecs.getincrementaldecoder("utf-8")("replace")
-        decoder = io.IncrementalNewlineDecoder(utf8, translate=True)
         output = cast(asyncio.StreamReader, self._process.stdout)
         while chunk := await output.read(1 << 16):
-            self._receive(decoder.decode(chunk))
-        self._receive(decoder.decode(b"", final=True))
+            self._log.receive(chunk)
+        self._log.receive(b"", final=True)
         await self._process.wait()
         while self._qmp.runstate is Runstate.RUNNING:
             await self._qmp.runstate_changed()
-
-    def _receive(self, text: str) -> None:
-        self._serial.append(text)
-        self._stream(text)
 
     async def _quit(self) -> None:
         with contextlib.suppress(QMPError, TimeoutError):

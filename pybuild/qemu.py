@@ -3,46 +3,14 @@
 Importing this takes 0.1 s, for asyncio: import it where a guest is run.
 """
 
-import asyncio
+import functools
 import re
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
+from pybuild import watch
 from pybuild.guest import Guest
-
-_POLL: Final = 0.5  # seconds between two looks at the screen
-_OVERLAP: Final = 4096  # characters of older serial text that a match may begin in
-
-
-@dataclass(frozen=True, slots=True)
-class BootResult:
-    """How a guest's run went.
-
-    Attributes:
-        matched: the expected text was seen, on the serial port or on the screen.
-        serial: all that COM1 said: UTF-8 with replacement characters, lines end in LF.
-        screen: the VGA text at the end, as `vga.text` has it; as last read if QEMU was gone by
-            then, '' if it never was.
-        exit_status: QEMU's, negative for a signal; None if the guest still ran and we ended it.
-            A guest that writes n to isa-debug-exit (port 0xf4) makes it 2 * n + 1.
-        shutdown_reason: why the guest stopped, in QMP's words: guest-reset (a triple fault too),
-            guest-shutdown, guest-panic ...; None if it didn't stop, or by isa-debug-exit.
-        timed_out: the time was up and the expected text not seen.
-        seconds: from QEMU's start to its end.
-        messages: what QEMU itself wrote on standard error.
-    """
-
-    matched: bool
-    serial: str
-    screen: str
-    exit_status: int | None
-    shutdown_reason: str | None
-    timed_out: bool
-    seconds: float
-    messages: str
+from pybuild.watch import BootResult, Stream
 
 
 def boot(
@@ -52,81 +20,20 @@ def boot(
     expect: re.Pattern[str] | None,
     timeout: float | None,
     screenshot: Path | None = None,
-    stream: Callable[[str], None],
+    stream: Stream,
 ) -> BootResult:
-    """Runs a guest until it shows the expected text, ends by itself, or the time is up.
+    """Runs a guest as `watch.run` does.
 
     Args:
         arguments: QEMU's own, but for display, monitor, reboot, COM1 and isa-debug-exit.
         directory: where QEMU runs; relative names in the arguments are meant from there.
-        expect: looked for in the serial text as it comes, where `$` also matches at the end of
-            what has come so far, and on the screen twice a second; always as if re.MULTILINE.
+        expect: see `watch.run`, as for the rest.
         timeout: seconds; None for no limit.
-        screenshot: a PNG file to write when the guest has stopped or just before it is ended.
-        stream: is given the serial text as it comes, in pieces of any length.
+        screenshot: a PNG file to write.
+        stream: is given the serial text.
 
     Raises:
-        BuildError: QEMU is missing or doesn't start, or there is no screenshot: QEMU can't make
-            one, or the guest made QEMU exit before it was taken.
+        BuildError: QEMU is missing or doesn't start, or there is no screenshot.
     """
-    return asyncio.run(_boot(arguments, directory, expect, timeout, screenshot, stream))
-
-
-async def _boot(
-    arguments: Sequence[str],
-    directory: Path,
-    expect: re.Pattern[str] | None,
-    timeout: float | None,
-    screenshot: Path | None,
-    stream: Callable[[str], None],
-) -> BootResult:
-    start = time.monotonic()
-    deadline = float("inf") if timeout is None else start + timeout
-    watch = _Watch(expect, stream)
-    async with Guest.start(arguments, directory=directory, stream=watch.serial) as guest:
-        while not (guest.ended or watch.seen.done()):
-            watch.screen(await guest.screen())
-            left = deadline - time.monotonic()
-            if left <= 0:
-                break
-            await guest.wait(min(left, _POLL), watch.seen)
-        ended, reason = guest.ended, guest.shutdown_reason
-        screen = await guest.screen()
-        if screenshot is not None:
-            await guest.screenshot(screenshot)
-    watch.screen(screen)
-    watch.screen(guest.serial)
-    matched = watch.seen.done()
-    return BootResult(
-        matched=matched,
-        serial=guest.serial,
-        screen=screen,
-        exit_status=guest.exit_status if ended else None,
-        shutdown_reason=reason,
-        timed_out=not (ended or matched),
-        seconds=time.monotonic() - start,
-        messages=guest.messages,
-    )
-
-
-class _Watch:
-    """Looks for the expected text, in time linear in the log's length."""
-
-    def __init__(self, expect: re.Pattern[str] | None, stream: Callable[[str], None]) -> None:
-        self._expect = expect and re.compile(expect.pattern, expect.flags | re.MULTILINE)
-        self._stream = stream
-        self._recent = "\n"  # its first character is only there for what `^` means at the second
-        self.seen: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def serial(self, text: str) -> None:
-        self._stream(text)
-        self._recent += text
-        self._look(self._recent, 1)
-        self._recent = self._recent[-_OVERLAP:]
-
-    def screen(self, text: str) -> None:
-        self._look(text, 0)
-
-    def _look(self, text: str, start: int) -> None:
-        if self._expect and not self.seen.done() and self._expect.search(text, start):
-            self.seen.set_result(None)
+    start = functools.partial(Guest.start, arguments, directory)
+    return watch.run(start, expect=expect, timeout=timeout, screenshot=screenshot, stream=stream)

@@ -61,9 +61,17 @@ def named(name: str) -> Recipe:
 
 def boot(image: Path, expect: str, *qemu: str, drive: Drive | None = None) -> str:
     """Boots to the expected text and returns the serial log; a failure shows log and screen."""
+    return _boot(image, expect, *(["--drive", drive] if drive else []), "--", "-nic", "none", *qemu)
+
+
+def boot_on_xen(image: Path, expect: str, *options: str) -> str:
+    """The same as an HVM guest of a real Xen."""
+    return _boot(image, expect, "--on", "xen", *options)
+
+
+def _boot(image: Path, expect: str, *options: str) -> str:
     command = [sys.executable, "-m", "pybuild.cli", "boot", str(image)]
-    command += ["--drive", drive] if drive else []
-    command += ["--expect", expect, "--timeout", str(TIMEOUT), "--", "-nic", "none", *qemu]
+    command += ["--expect", expect, "--timeout", str(TIMEOUT), *options]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     return run.stdout

@@ -16,6 +16,7 @@ from probes import initrd, original
 from pybuild import drives, qemu
 from pybuild.drives import Drive
 from pybuild.material import Workshop
+from pybuild.watch import BootResult
 
 pytestmark = pytest.mark.boot
 
@@ -39,12 +40,12 @@ def contents(disk: Path) -> bytes:
     return disk.read_bytes()
 
 
-def run(image: Path, expect: str, drive: Drive, *more: str) -> qemu.BootResult:
+def run(image: Path, expect: str, drive: Drive, *more: str) -> BootResult:
     attached = drives.arguments(drives.read(image), drive)
     return boot([*attached, *more], image.parent, expect)
 
 
-def boot(arguments: Sequence[str], room: Path, expect: str) -> qemu.BootResult:
+def boot(arguments: Sequence[str], room: Path, expect: str) -> BootResult:
     result = qemu.boot(
         ["-nic", "none", *arguments],
         directory=room,
@@ -56,13 +57,13 @@ def boot(arguments: Sequence[str], room: Path, expect: str) -> qemu.BootResult:
     return result
 
 
-def messages(result: qemu.BootResult) -> list[str]:
+def messages(result: BootResult) -> list[str]:
     """All that the loader said on COM1, but for its progress."""
     lines = [line for line in result.serial.splitlines() if line.startswith("bootsplice: ")]
     return [line for line in lines if not line.startswith(PROGRESS)]
 
 
-def says(result: qemu.BootResult, message: str) -> None:
+def says(result: BootResult, message: str) -> None:
     """The one message of the loader's, on COM1 and on the screen."""
     (line,) = messages(result)
     assert re.fullmatch(f"bootsplice: {message}", line)

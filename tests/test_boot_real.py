@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-from booting import TIMEOUT, boot, plan, report
+from booting import TIMEOUT, boot, named, plan, report
 from rsp import Rsp
 
 from pybuild import kernel, material
@@ -100,7 +100,7 @@ def test_debian(machine: str, built: Callable[[str], Path]) -> None:
     assert address == (STAGING if machine == "xen-hvm" else BZIMAGE_LOAD_ADDRESS)
     assert not planned["moves"]
     said = report(boot(image, "^end=ok"))
-    assert said["cmdline"] == "console=ttyS0 panic=-1"
+    assert said["cmdline"] == named("debian").cmdline
     assert said["payload_sha256"] == hashlib.sha256(material.payload()).hexdigest()
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,8 @@ from rsp import Rsp, RspError
 from pybuild import vga
 from pybuild.errors import BuildError
 from pybuild.guest import Guest
-from pybuild.qemu import BootResult, _Watch, boot
+from pybuild.qemu import boot
+from pybuild.watch import BootResult, Watch
 
 # SeaBIOS is the guest. Without a network card it is at its last word in half a second.
 SEABIOS = ("-accel", "tcg", "-nic", "none")
@@ -187,27 +188,47 @@ def test_error_in_the_stream_ends_the_run(tmp_path: Path) -> None:
 @pytest.mark.boot
 @pytest.mark.parametrize("delay", [0.0, 0.5])  # seconds from when QEMU's process is there
 def test_interrupt_leaves_nothing(tmp_path: Path, delay: float) -> None:
+    name = f"interrupt-{os.getpid()}-{delay}"
+    process = start(name, tmp_path / "tmp")
+    time.sleep(delay)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(LONG) == -signal.SIGINT
+    assert processes(name) == []
+
+
+@pytest.mark.boot
+def test_a_kill_leaves_no_guest(tmp_path: Path) -> None:
+    """It cannot be helped that it leaves temporary files."""
+    name = f"kill-{os.getpid()}"
+    process = start(name, tmp_path)
+    process.kill()
+    process.wait(LONG)
+    until(lambda: processes(name) == [])
+
+
+def start(name: str, temporary: Path) -> subprocess.Popen[bytes]:
+    """A process that runs a guest without end."""
     program = (
         "import signal, sys; from pathlib import Path; from pybuild.qemu import boot\n"
         # A shell starts what runs in the background, perhaps this test, deaf to it.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "boot(sys.argv[1:], directory=Path(), expect=None, timeout=None, stream=print)"
     )
-    name = f"interrupt-{os.getpid()}-{delay}"
-    environment = {"TMPDIR": str(tmp_path / "tmp"), "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = {"TMPDIR": str(temporary), "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen(
         [sys.executable, "-c", program, *SEABIOS, "-name", name],
         env=os.environ | environment,
         stderr=subprocess.DEVNULL,
     )
+    until(lambda: len(processes(name)) == 2)
+    return process
+
+
+def until(holds: Callable[[], bool]) -> None:
     deadline = time.monotonic() + LONG
-    while len(processes(name)) < 2:
+    while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    time.sleep(delay)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(LONG) == -signal.SIGINT
-    assert processes(name) == []
 
 
 def processes(name: str) -> list[Path]:
@@ -291,7 +312,7 @@ def test_gdb_from_reset_to_post(tmp_path: Path) -> None:
 
 def test_a_match_may_lie_across_pieces() -> None:
     async def seen(expect: str, *pieces: str) -> bool:
-        watch = _Watch(re.compile(expect), ignore)
+        watch = Watch(re.compile(expect), ignore)
         for piece in pieces:
             watch.serial(piece)
         return watch.seen.done()

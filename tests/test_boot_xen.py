@@ -1,0 +1,102 @@
+"""The seed's own home: images booted as HVM guests of a real Xen, whose firmware is at 0x100000.
+
+Each boot is one of `bootsplice boot --on xen`: a lab of its own, which starts in 0.1 s.
+"""
+
+import hashlib
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import pairwise
+import pytest
+from booting import Made, boot_on_xen, named, plan, report
+from pairwise import Case
+from peek import HVMLOADER, with_peek
+from probes import check
+
+from pybuild import material
+from pybuild.bootproto import BZIMAGE_LOAD_ADDRESS
+from pybuild.drives import Drive
+
+# A guest takes 10 s on an idle machine, 60 s with a CD and another test beside it.
+pytestmark = [pytest.mark.boot, pytest.mark.timeout(300)]
+
+STAGING = 0x200000
+
+# Who moves each kernel from STAGING to where it must run, if it is anybody.
+KERNELS: dict[str, str | None] = {
+    "probe-bzimage": "hook",
+    "memtest86+ia32": "hook",
+    "memtest86+x64": "hook",
+    "debian": None,
+    "ipxe": "early",
+}
+DRIVES: list[tuple[str, Drive]] = [("disk", "ide"), ("iso", "cdrom")]
+AXES: dict[str, list[str]] = {"vcpus": ["1", "2"], "memory": ["64", "512", "4096"]}
+LEAST_MEMORY = {"debian": 512}
+
+ROWS: list[Case] = [{"kernel": kernel, "drive": drive} for drive in DRIVES for kernel in KERNELS]
+
+
+def allowed(case: Case) -> bool:
+    return int(str(case["memory"])) >= LEAST_MEMORY.get(str(case["kernel"]), 0)
+
+
+# Too few rows for every pair: each drive by itself, to have every value on each at least.
+CASES = [
+    case
+    for drive in DRIVES
+    for case in pairwise.choose([row for row in ROWS if row["drive"] == drive], AXES, allowed)
+]
+
+
+def name_of(case: Case) -> str:
+    kind, _ = cast(tuple[str, Drive], case["drive"])
+    return "-".join([str(case["kernel"]), kind, *(str(case[axis]) for axis in AXES)])
+
+
+def check_debian(log: str, vcpus: str) -> None:
+    said = report(log)
+    assert said["cmdline"] == named("debian").cmdline
+    assert said["payload_sha256"] == hashlib.sha256(material.payload()).hexdigest()
+    assert said["cpus"] == vcpus
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_ram(name: str, built: Callable[[str], Path], tmp_path: Path) -> None:
+    """Target ram: hvmloader owns 0x100000 until the boot sector runs; then the kernel does."""
+    image = built(f"{name}.xen-hvm")
+    planned = plan(image)
+    loaded = {load["part"]: load["address"] for load in planned["loads"]}
+    assert loaded["kernel"] == STAGING
+    moves = [(move["by"], move["src"], move["dst"]) for move in planned["moves"]]
+    mover = KERNELS[name]
+    assert moves == ([(mover, STAGING, BZIMAGE_LOAD_ADDRESS)] if mover else [])
+
+    each = named(name)
+    log = boot_on_xen(with_peek(image, tmp_path / "image"), each.expect)
+    assert report(log)["at_100000"] == HVMLOADER
+    if name.startswith("probe"):
+        check(each, report(log), planned)
+    if name == "debian":
+        check_debian(log, vcpus="1")
+
+
+@pytest.mark.parametrize("case", CASES, ids=name_of)
+def test_disk_and_iso(case: Case, made: Callable[[str, str, str], Made]) -> None:
+    name, vcpus = str(case["kernel"]), str(case["vcpus"])
+    kind, drive = cast(tuple[str, Drive], case["drive"])
+    image = made(name, "xen-hvm", kind)
+    hardware = ("--memory", str(case["memory"]), "--vcpus", vcpus, "--drive", drive)
+    log = boot_on_xen(image.path, image.recipe.expect, *hardware)
+    if name.startswith("probe"):
+        check(image.recipe, report(log), image.plan)
+    if name == "debian":
+        check_debian(log, vcpus)
+
+
+def test_the_matrix_has_every_value_on_each_drive() -> None:
+    for drive, (axis, values) in itertools.product(DRIVES, AXES.items()):
+        assert {case[axis] for case in CASES if case["drive"] == drive} == set(values)
