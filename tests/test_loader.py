@@ -186,6 +186,44 @@ def test_progress_of_a_slow_load(ticks: int) -> None:
     assert len(figures) in range(8, 15)  # one every half second of 6.6
 
 
+class SlowPorts(Bios):
+    """A virtual machine whose ports cost milliseconds, and a line a quarter of a second."""
+
+    def _serve(self, number: int) -> None:
+        if number == 0x10:
+            self._pass(0.01)
+        super()._serve(number)
+
+
+def test_progress_that_is_dear_is_rare() -> None:
+    """Or most of the time would go into it."""
+    part = Part(400, 2 * MIB, noise(6 * MIB))
+    bios = SlowPorts({DRIVE: with_parts(edd(), part)}, plenty(), seconds_a_read=0.2)
+    hold_loader([part], bios, quiet=False)
+    figures = progress(bios)
+    assert figures == sorted(figures)
+    assert figures[-1] == 100
+    assert len(figures) in range(5, 9)  # one every 4 seconds of 20
+
+
+def test_no_figure_is_shown_twice() -> None:
+    part = Part(400, 2 * MIB, noise(4 * MIB))
+    bios = Bios({DRIVE: with_parts(edd(), part)}, plenty(), seconds_a_read=3)
+    hold_loader([part], bios, bounce=(0x8000, 64), quiet=False)
+    figures = progress(bios)[:-1]
+    assert len(set(figures)) == len(figures) > 90
+
+
+@pytest.mark.parametrize("before", range(36, 44))
+def test_dear_progress_around_midnight(before: int) -> None:
+    """The clock begins at 0 again while a line is printed, or between two of them."""
+    part = Part(400, 2 * MIB, noise(4 * MIB))
+    disk = with_parts(edd(), part)
+    bios = SlowPorts({DRIVE: disk}, plenty(), seconds_a_read=0.2, ticks=0x1800B0 - before)
+    hold_loader([part], bios, quiet=False)
+    assert len(progress(bios)) in range(4, 9)
+
+
 def test_a_load_around_midnight() -> None:
     part = Part(400, 2 * MIB, noise(2 * MIB))
     bios = Bios({DRIVE: with_parts(edd(), part)}, plenty(), seconds_a_read=0.2, ticks=0x1800B0 - 40)

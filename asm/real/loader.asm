@@ -32,7 +32,9 @@
 
 BIOS_TICKS              equ 0x46c       ; dword, counts 18.2 times a second
 QUIET_TICKS             equ 18          ; no progress is shown for what takes less
-PROGRESS_TICKS          equ 9           ; between two figures
+PROGRESS_TICKS          equ 9           ; between two figures, and more where printing one takes
+PROGRESS_SHARE          equ 16          ; long: so many times that
+PROGRESS_DEAREST        equ 91          ; what takes more ticks took none: it was midnight
 EFLAGS_ID_BIT           equ 21          ; can be changed = there is CPUID
 CPUID_LARGEST_EXTENDED  equ 0x80000000
 CPUID_EXTENDED          equ 0x80000001
@@ -85,6 +87,7 @@ loader:
     call check_memory
     mov eax, [BIOS_TICKS]
     mov [started], eax
+    mov dword [pause], PROGRESS_TICKS
     call choose_driver
 
     mov si, table + load_table_size
@@ -210,9 +213,6 @@ choose_driver:
     mov si, message_drive
     jmp stop
 .bios:
-    cmp byte [sector_shift], SECTOR_SHIFT
-    jne .done                           ; the others are for disks
-
     ; Two sectors to know the drive by: its first, and the first that the table names.
     mov si, table + load_table_size
 .entry:
@@ -225,7 +225,7 @@ choose_driver:
     mov [reference.lba_1], eax
     mov [reference.lba_1 + 4], edx
     mov dword [request + read_request.sectors], 1
-    mov dword [request + read_request.address], bounce + SECTOR_SIZE
+    mov dword [request + read_request.address], bounce + BOUNCE_REFERENCE + SECTOR_SIZE
     call .reference
     mov eax, [reference.lba_0]
     mov edx, [reference.lba_0 + 4]
@@ -244,7 +244,6 @@ choose_driver:
     add si, driver_size
     cmp si, drivers.end
     jb .probe
-.done:
     ret
 
 .reference:
@@ -423,7 +422,8 @@ load_once:
 .done:
     ret
 
-; progress: says how far it has come, now and then, if it takes long.
+; progress: says how far it has come, now and then, if it takes long. Where a port costs milliseconds,
+; in some virtual machines, a line costs a quarter of a second, and must not come every half.
 ; In:       eax = sectors that were read and are not in [done] yet
 ; Clobbers: eax, ebx, ecx, edx, flags
 progress:
@@ -436,10 +436,9 @@ progress:
     jb .done
     mov ecx, eax
     sub ecx, [shown_at]
-    cmp ecx, PROGRESS_TICKS
+    cmp ecx, [pause]
     jb .done
     mov [shown_at], eax
-    mov byte [shown], 1
     ; In sectors a percentage stays within 32 bits.
     mov ebx, [table + load_table.total]
     mov edx, [table + load_table.total + 4]
@@ -450,11 +449,29 @@ progress:
     cmp edx, ebx
     jae .done
     div ebx
+    cmp byte [shown], 0
+    je .show
+    cmp eax, [percent]
+    je .done
+.show:
     mov [percent], eax
+    mov byte [shown], 1
     push si
     mov si, message_progress
     call print
     pop si
+    mov eax, [BIOS_TICKS]
+    xchg eax, [shown_at]                ; the pause begins when it is printed
+    neg eax
+    add eax, [shown_at]
+    cmp eax, PROGRESS_DEAREST
+    ja .done
+    imul eax, eax, PROGRESS_SHARE
+    cmp eax, PROGRESS_TICKS
+    jae .dear
+    mov eax, PROGRESS_TICKS
+.dear:
+    mov [pause], eax
 .done:
     ret
 
@@ -519,6 +536,7 @@ bios_done:
 %include "xxh32.inc"
 %include "drive_bios.inc"
 %include "drive_ide.inc"
+%include "drive_atapi.inc"
 %if IDE_SCRATCH > SCRATCH_IDE_SIZE || MEMMAP_SIZE > SCRATCH_MEMMAP_SIZE
     %error the scratch memory is too small
 %endif
@@ -528,6 +546,12 @@ bios_done:
 drivers:
     istruc driver
         at driver.probe,    dw ide_probe
+        at driver.read,     dw ide_read
+        at driver.release,  dw ide_release
+        at driver.most,     dd IDE_MOST
+    iend
+    istruc driver
+        at driver.probe,    dw atapi_probe
         at driver.read,     dw ide_read
         at driver.release,  dw ide_release
         at driver.most,     dd IDE_MOST
@@ -621,6 +645,8 @@ done_before:                            ; of all parts before this one
 started:                                ; BIOS ticks
     resd 1
 shown_at:
+    resd 1
+pause:                                  ; BIOS ticks from one figure to the next
     resd 1
 percent:
     resd 1
