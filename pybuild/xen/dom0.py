@@ -5,7 +5,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Final, Protocol, TypeAlias
 
 from pybuild.errors import BuildError
 
+ANSWER: Final = 60.0  # seconds for a command in dom0 that takes a tenth of one, on a busy machine
 _LOOK: Final = 0.1  # seconds between two looks at what the serial port's file has grown by
 
 Receive: TypeAlias = Callable[[bytes], None]
@@ -34,17 +35,23 @@ class Dom0(Protocol):
     """Where `xl` can be run.
 
     Attributes:
+        folder: a folder of ours in dom0.
         image: the path in dom0 where `bring` puts an image: known before there is one.
         serial: what xl's `serial` is to be for what it says to reach the stream.
         outlives: whether it is still there when we are gone, with the guests that run in it.
     """
 
+    folder: str
     image: str
     serial: str
     outlives: bool
 
-    async def run(self, *command: str) -> Ran:
-        """Runs a command to its end; raises BuildError if dom0 is gone."""
+    async def run(self, *command: str, limit: float | None = ANSWER) -> Ran:
+        """Runs a command to its end.
+
+        Raises:
+            BuildError: that takes longer than `limit` seconds, or dom0 is gone.
+        """
 
     async def put(self, name: str, content: bytes) -> str:
         """Writes a small file of our own; its path in dom0."""
@@ -68,15 +75,25 @@ async def expect(dom0: Dom0, *command: str) -> bytes:
     return ran.output
 
 
+@asynccontextmanager
+async def in_time(command: Sequence[str], limit: float | None) -> AsyncIterator[None]:
+    """Turns waiting for a command for too long into a BuildError."""
+    try:
+        async with asyncio.timeout(limit):
+            yield
+    except TimeoutError as error:
+        raise BuildError(f"dom0: {shlex.join(command)} did not end in {limit:g} s") from error
+
+
 class Host:
     """This host's dom0, by its `xl`; made by `Host.start`."""
 
     outlives = True
 
     def __init__(self, private: Path) -> None:
-        self._private = private
-        self.image = str(private / "image")
-        self.serial = f"file:{private / 'serial'}"
+        self.folder = str(private)
+        self.image = f"{private}/image"
+        self.serial = f"file:{private}/serial"
 
     @classmethod
     @asynccontextmanager
@@ -91,7 +108,7 @@ class Host:
                 with suppress(asyncio.CancelledError):
                     await following
 
-    async def run(self, *command: str) -> Ran:
+    async def run(self, *command: str, limit: float | None = ANSWER) -> Ran:
         """See Dom0."""
         process = await asyncio.create_subprocess_exec(
             *command,
@@ -99,12 +116,17 @@ class Host:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
-        output, _ = await process.communicate()
+        try:
+            async with in_time(command, limit):
+                output, _ = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
         return Ran(process.returncode or 0, output)
 
     async def put(self, name: str, content: bytes) -> str:
         """See Dom0."""
-        path = self._private / name
+        path = Path(self.folder, name)
         path.write_bytes(content)
         return str(path)
 

@@ -27,7 +27,6 @@ _REASONS: Final[Mapping[int, str]] = {
     3: "guest-panic",
     4: "guest-panic",  # of a watchdog of Xen's
 }
-_ANSWER: Final = 30.0  # seconds for a device model to answer, on a busy machine
 _PPM: Final = re.compile(rb"P6\s([0-9]+)\s([0-9]+)\s255\s")  # ppm(5)
 
 
@@ -59,7 +58,7 @@ class XenGuest:
         text = xl.text(domain, name=name, serial=dom0.serial, on_end="preserve")
         config = await dom0.put("xl.cfg", text.encode())
         # In the foreground: xl waits for the guest's end and says why it ended.
-        running = asyncio.create_task(dom0.run("xl", "create", "-F", config))
+        running = asyncio.create_task(dom0.run("xl", "create", "-F", config, limit=None))
         try:
             yield cls(dom0, name, running, log)
         finally:
@@ -103,7 +102,7 @@ class XenGuest:
 
     async def screen(self) -> str:
         """The VGA text; as it was last read when it cannot be read now, '' if it never was."""
-        with suppress(BuildError, TimeoutError):
+        with suppress(BuildError):
             memory = await self._monitor("pmemsave {} {} {}", vga.ADDRESS, vga.SIZE)
             self._screen = vga.text(memory)
         return self._screen
@@ -116,19 +115,16 @@ class XenGuest:
         """
         try:
             picture = await self._monitor("screendump {}")
-        except (BuildError, TimeoutError) as error:
-            reason = str(error) or "the device model doesn't answer"
-            raise BuildError(f"{path}: no screenshot: {reason}") from error
+        except BuildError as error:
+            raise BuildError(f"{path}: no screenshot: {error}") from error
         write_file(path, [_png(picture)])
 
     async def _monitor(self, command: str, *arguments: int) -> bytes:
         """What a command of the device model's monitor writes into a file, its last argument."""
-        file = await self._dom0.put("monitor", b"")
+        file = f"{self._dom0.folder}/monitor"
         line = command.format(*arguments, f'"{file}"')
-        command_line = ("xl", "qemu-monitor-command", self._name, line)
-        async with asyncio.timeout(_ANSWER):
-            said = await domain0.expect(self._dom0, *command_line)
-            content = await domain0.expect(self._dom0, "cat", file)
+        said = await domain0.expect(self._dom0, "xl", "qemu-monitor-command", self._name, line)
+        content = await domain0.expect(self._dom0, "cat", file)
         if not content:
             raise BuildError(f"the device model says: {said.decode(errors='replace').strip()}")
         return content

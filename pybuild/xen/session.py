@@ -34,6 +34,7 @@ _REMEDY: Final = "`bootsplice lab xen --clean` makes the next use start afresh"
 class Lab:
     """A dom0 in QEMU; made by `Lab.boot` or `Lab.resume`. See `dom0.Dom0`."""
 
+    folder = _FOLDER
     image = f"{_FOLDER}/image"
     serial = f"file:/dev/virtio-ports/{machine.SERIAL}"
     outlives = False
@@ -79,9 +80,16 @@ class Lab:
             finally:
                 listening.cancel()
 
-    async def run(self, *command: str) -> Ran:
+    async def run(self, *command: str, limit: float | None = domain0.ANSWER) -> Ran:
         """See Dom0."""
-        return await self._ask(shlex.join(command))
+        self._asked += 1
+        answer: asyncio.Future[Ran] = asyncio.get_running_loop().create_future()
+        self._answers[self._asked] = answer
+        if self._guest.ended:
+            raise BuildError(self._gone())
+        self._to_dom0.write(f"{self._asked} {shlex.join(command)}\n".encode())
+        async with domain0.in_time(command, limit):
+            return await answer
 
     async def put(self, name: str, content: bytes) -> str:
         """See Dom0."""
@@ -208,15 +216,6 @@ class Lab:
 
     async def _must(self, command: str) -> bytes:
         return await domain0.expect(self, "sh", "-c", command)
-
-    async def _ask(self, command: str) -> Ran:
-        self._asked += 1
-        answer: asyncio.Future[Ran] = asyncio.get_running_loop().create_future()
-        self._answers[self._asked] = answer
-        if self._guest.ended:
-            raise BuildError(self._gone())
-        self._to_dom0.write(f"{self._asked} {command}\n".encode())
-        return await answer
 
     async def _listen(self) -> None:
         """Gives each answer of dom0's to whoever asked."""
