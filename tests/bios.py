@@ -30,6 +30,7 @@ STACK: Final = 256  # bytes of its caller's stack that the BIOS uses
 TICKS_AT: Final = 0x46C
 TICKS_A_DAY: Final = 0x1800B0
 TICKS_A_SECOND: Final = 18.2065
+_FOR_GOOD: Final = 400  # HLTs in a row, with nothing asked of the BIOS: longer than any wait
 
 _GATE_SIZE: Final = 0x10000
 _HIGH: Final = 0x100000
@@ -103,6 +104,7 @@ class Bios:
     _keyboard_command: int = 0
     _sent: int = 0
     _looks: int = 0
+    _halts: int = 0
     _noise: random.Random = field(default_factory=lambda: random.Random(15))
 
     # The hardware that emulator.run() asks for
@@ -127,12 +129,14 @@ class Bios:
         self._open_gate()
 
     def halted(self, now: State) -> None:
-        if now.registers["if"] and not self.nmi_masked:
+        self._halts += 1
+        if now.registers["if"] and not self.nmi_masked and self._halts < _FOR_GOOD:
             self._pass(1 / TICKS_A_SECOND)
         else:
             self.stopped = "halt"
 
     def interrupt(self, number: int, now: State) -> None:
+        self._halts = 0
         self._check_caller(number, now)
         self._use_stack(now)
         registers = self._registers

@@ -121,7 +121,7 @@ loader:
 .enter:
     jmp 0:BOOT_SECTOR_ADDRESS
 
-; stop: prints a message and halts for good.
+; stop: prints a message and waits for a reset.
 ; In:       si = message
 stop:
     cmp byte [shown], 0
