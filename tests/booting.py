@@ -35,9 +35,10 @@ def make(
     shop: material.Workshop,
     more: tuple[Path, ...] = (),
 ) -> Made:
-    """Makes a disk image or an ISO of a recipe's kernel and initrds, and of `more` initrds.
+    """Makes an image of a recipe's kernel and initrds, and of `more` initrds.
 
-    The target is what `out` ends in: .iso or anything else.
+    The target is what `out` ends in: an ISO, a folder for target ram if it has no suffix, or else
+    a disk image.
     """
     wanted = {each.name: each.kernel}
     wanted |= {f"{each.name}.initrd{n}": initrd for n, initrd in enumerate(each.initrd, start=1)}
@@ -48,7 +49,7 @@ def make(
         initrds=(*files[1:], *more),
         cmdline=each.cmdline,
         machine=profile,
-        target="iso" if out.suffix == ".iso" else "disk",
+        target={".iso": "iso", "": "ram"}.get(out.suffix, "disk"),
         options=options,
     )
     return Made(out, each, json.loads(build.build(order, out).to_json()))

@@ -6,6 +6,7 @@ Importing this takes 0.1 s, for asyncio: import it where a guest is run.
 import asyncio
 import os
 import re
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -27,13 +28,14 @@ _REASONS: Final[Mapping[int, str]] = {
     3: "guest-panic",
     4: "guest-panic",  # of a watchdog of Xen's
 }
+_POLL: Final = 2.0  # seconds between two looks at the screen
+_PATIENCE: Final = 6  # times as long as a look takes: in the lab it takes time from the guest
 _PPM: Final = re.compile(rb"P6\s([0-9]+)\s([0-9]+)\s255\s")  # ppm(5)
 
 
 class XenGuest:
     """A guest of Xen; made by `XenGuest.start`. See `watch.Running`."""
 
-    poll = 2.0  # a look costs some of the processor time that the lab's guest would have
     messages = ""
     exit_status = None
 
@@ -43,6 +45,7 @@ class XenGuest:
         self._running = running
         self._log = log
         self._screen = ""
+        self.poll = _POLL
 
     @classmethod
     @asynccontextmanager
@@ -102,9 +105,11 @@ class XenGuest:
 
     async def screen(self) -> str:
         """The VGA text; as it was last read when it cannot be read now, '' if it never was."""
+        began = time.monotonic()
         with suppress(BuildError):
             memory = await self._monitor("pmemsave {} {} {}", vga.ADDRESS, vga.SIZE)
             self._screen = vga.text(memory)
+        self.poll = max(_POLL, _PATIENCE * (time.monotonic() - began))
         return self._screen
 
     async def screenshot(self, path: Path) -> None:

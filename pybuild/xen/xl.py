@@ -172,11 +172,11 @@ def _value(value: object) -> str:
 
 
 def _quoted(value: str) -> str:
-    # xl.cfg has no escapes: what holds one kind of quotes is put between the other.
-    quote = '"' if '"' not in value else "'"
-    if quote in value or "\n" in value:
-        raise InputError(f"{value!r}: xl's configuration cannot say this; rename it")
-    return f"{quote}{value}{quote}"
+    # xl takes a backslash for the start of an escape (libxlu_cfg.c), which xl.cfg(5) doesn't say.
+    if "\n" in value:
+        raise InputError(f"{value!r}: has a line break in it; xl's configuration cannot say this")
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def _of_file(image: Image, where: str, drive: Drive | None) -> Domain:
