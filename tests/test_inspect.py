@@ -169,7 +169,7 @@ def test_a_reader_that_goes_away_is_no_crash(tmp_path: Path) -> None:
 
 
 def test_real_kernels_oddities_are_shown() -> None:
-    ipxe = read(real_kernel("ipxe", "boot/ipxe.lkrn"))
+    ipxe = read(real_kernel("ipxe", "*/ipxe.lkrn"))
     assert report.warnings(ipxe) == [
         "code32_start 0x0 lies outside the protected-mode part: a hook would not run"
     ]

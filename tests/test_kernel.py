@@ -330,7 +330,7 @@ BOTH = ("16-bit", "32-bit")
     [
         ("memtest86+", "boot/memtest86+ia32.bin", 0x20C, False, BOTH, 0x100000),
         ("memtest86+", "boot/memtest86+x64.bin", 0x20C, False, (*BOTH, "64-bit"), 0x100000),
-        ("ipxe", "boot/ipxe.lkrn", 0x207, False, BOTH, 0),
+        ("ipxe", "*/ipxe.lkrn", 0x207, False, BOTH, 0),
         ("syslinux-common", "usr/lib/syslinux/memdisk", 0x203, False, BOTH, 0x100000),
         (*CLOUD, 0x20F, True, (*BOTH, "64-bit", "EFI stub"), 0x100000),
     ],
