@@ -20,7 +20,7 @@ from pybuild import flat, flock, fresh
 from pybuild.errors import BuildError
 from pybuild.flat import FlatBinary
 
-# Relocations against what a source leaves open are what bootsplice is about; the linker refuses those
+# Relocations against what a source leaves open are what we are about; the linker refuses those
 # that do not fit. NASM 2.16.01 knows no group of such warnings, and has fewer of them.
 _WARNINGS: Final = ("-Wall", "-Wno-unknown-warning", "-Wno-reloc", "-Werror=label-orphan")
 _OUTPUTS: Final = (".o", ".lst", ".d", ".bin", ".rel.json")

@@ -102,13 +102,13 @@ class Guest:
         raises comes out at the end of the block.
 
         Args:
-            arguments: as for `qemu.boot`.
-            directory: as for `qemu.boot`.
-            stream: as for `qemu.boot`.
+            arguments: QEMU's own, but for display, monitor, reboot, COM1 and isa-debug-exit.
+            directory: where QEMU runs; relative names in the arguments are meant from there.
+            stream: is given the serial text as it comes, in pieces of any length.
             inherited: file descriptors that QEMU is to have, too.
 
         Raises:
-            BuildError: as for `qemu.boot`.
+            BuildError: QEMU is missing or doesn't start.
         """
         program = shutil.which(_PROGRAM)
         if program is None:

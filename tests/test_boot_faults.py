@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import qemuguest
 from booting import TIMEOUT, Made, make, named
 from probes import initrd, original
 
-from pybuild import drives, qemu
+from pybuild import drives
 from pybuild.drives import Drive
 from pybuild.material import Workshop
 from pybuild.watch import BootResult
@@ -46,7 +47,7 @@ def run(image: Path, expect: str, drive: Drive, *more: str) -> BootResult:
 
 
 def boot(arguments: Sequence[str], room: Path, expect: str) -> BootResult:
-    result = qemu.boot(
+    result = qemuguest.boot(
         ["-nic", "none", *arguments],
         directory=room,
         expect=re.compile(expect),

@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+import qemuguest
 from booting import TIMEOUT, Made, named, report
 from probes import original
 
-from pybuild import drives, qemu
+from pybuild import drives
 from pybuild.watch import BootResult
 
 pytestmark = pytest.mark.boot
@@ -36,7 +37,7 @@ def boot(arguments: Sequence[str], room: Path, expect: str = END) -> tuple[BootR
     """Boots a `pc`; how each of the drives' reads came, "pio" or "dma"."""
     log = room / "qemu.log"
     traced = ["-trace", "ide_atapi_cmd_read", "-D", str(log)]
-    result = qemu.boot(
+    result = qemuguest.boot(
         ["-M", "pc", "-nic", "none", *traced, *arguments],
         directory=room,
         expect=re.compile(expect),

@@ -7,7 +7,8 @@ from biosdisk import Disk, Image
 from held import KIB, MIB, examples
 from hypothesis import given
 from hypothesis import strategies as st
-from idedrive import IDENTITY, Channel, Drive, IdeBios
+from idechannel import IDENTITY, Channel, Drive
+from idedrive import IdeBios
 from loading import Part, hold_loader, noise, plenty, run_loader, said, with_parts
 from memory import TOP
 

@@ -6,7 +6,8 @@ import pytest
 from biosdisk import Disk, Image
 from cpu import ContractError
 from held import MIB, TREE
-from idedrive import IDENTITY, Channel, Drive, IdeBios
+from idechannel import IDENTITY, Channel, Drive
+from idedrive import IdeBios
 from loading import Part, hold_loader, noise, plenty, with_parts
 from test_contract_faults import with_fault
 

@@ -7,7 +7,8 @@ from biosdisk import Disk, Image
 from held import KIB, MIB, examples
 from hypothesis import given
 from hypothesis import strategies as st
-from idedrive import Channel, Drive, IdeBios
+from idechannel import Channel, Drive
+from idedrive import IdeBios
 from loading import DRIVE, Part, hold_loader, noise, plenty, with_parts
 
 pytestmark = pytest.mark.contract

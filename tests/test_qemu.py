@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 from qemu.qmp import QMPError
+from qemuguest import boot
 from rsp import Rsp, RspError
 
 from pybuild import vga
 from pybuild.errors import BuildError
 from pybuild.guest import Guest
-from pybuild.qemu import boot
 from pybuild.watch import BootResult, Watch
 
 # SeaBIOS is the guest. Without a network card it is at its last word in half a second.
@@ -209,7 +209,7 @@ def test_a_kill_leaves_no_guest(tmp_path: Path) -> None:
 def start(name: str, temporary: Path) -> subprocess.Popen[bytes]:
     """A process that runs a guest without end."""
     program = (
-        "import signal, sys; from pathlib import Path; from pybuild.qemu import boot\n"
+        "import signal, sys; from pathlib import Path; from qemuguest import boot\n"
         # A shell starts what runs in the background, perhaps this test, deaf to it.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "boot(sys.argv[1:], directory=Path(), expect=None, timeout=None, stream=print)"
