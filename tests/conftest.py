@@ -11,9 +11,10 @@ from hypothesis import settings
 from intodisk import LAYOUTS, Payload, disk_of, small_payload
 from missing import missing
 
-from pybuild import assembler, images, paths
+from pybuild import apt, assembler, images, paths
 from pybuild.assembler import Tree
 from pybuild.material import Workshop
+from pybuild.xen import dom0, lab
 
 pytest.register_assert_rewrite("probes")
 # How long an example takes says nothing: the machine may be busy.
@@ -71,6 +72,17 @@ def made(built: Callable[[str], Path], shop: Workshop) -> Iterator[Callable[[str
             return known[key]
 
         yield image
+
+
+@pytest.fixture(scope="session")
+def xen() -> None:
+    """A Xen is there; one that cannot be fetched is as with `built`."""
+    if dom0.host_is_one():
+        return
+    try:
+        lab.prepare(paths.cache_directory(), progress=print)
+    except apt.Unavailable as error:
+        missing(str(error))
 
 
 @pytest.fixture(scope="session")

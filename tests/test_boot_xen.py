@@ -22,7 +22,11 @@ from pybuild.drives import Drive
 from pybuild.material import Workshop
 
 # A guest takes 10 s on an idle machine, 60 s with a CD and another test beside it.
-pytestmark = [pytest.mark.boot, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.boot,
+    pytest.mark.timeout(300),
+    pytest.mark.usefixtures("xen"),
+]
 
 STAGING = 0x200000
 
