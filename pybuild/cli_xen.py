@@ -68,12 +68,15 @@ def xl(
     IMAGE is a disk image, an ISO, a folder that `build --target ram` wrote, or a kernel, which
     Xen's device model then loads itself.
     """
+    from pybuild import splice
     from pybuild.xen import xl as configuration
 
     where = str(image.absolute())
     if drives.is_kernel(image):
         if drive is not None:
             raise InputError(f"{image}: is a kernel; --drive {drive} is for a disk or CD image")
+        if initrd is not None:
+            splice.open_initrds((initrd,))  # says what is wrong with it
         domain = configuration.of_kernel(
             where, str(initrd.absolute()) if initrd else None, cmdline or "", memory, vcpus
         )

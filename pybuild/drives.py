@@ -91,6 +91,8 @@ def is_folder(path: Path, drive: Drive | None) -> bool:
 def is_kernel(path: Path) -> bool:
     """Whether a file is a Linux kernel, by its setup header's magic; not if it can't be read."""
     try:
+        if not path.is_file():  # to open a pipe is to wait for whoever writes to it
+            return False
         with path.open("rb") as stream:
             return _is_kernel(stream.read(_HEAD))
     except OSError:

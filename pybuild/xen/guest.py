@@ -30,6 +30,7 @@ _REASONS: Final[Mapping[int, str]] = {
 }
 _POLL: Final = 2.0  # seconds between two looks at the screen
 _PATIENCE: Final = 6  # times as long as a look takes: in the lab it takes time from the guest
+_AGAIN: Final = 0.5  # seconds until a domain that is not there yet is destroyed once more
 _PPM: Final = re.compile(rb"P6\s([0-9]+)\s([0-9]+)\s255\s")  # ppm(5)
 
 
@@ -66,7 +67,8 @@ class XenGuest:
             yield cls(dom0, name, running, log)
         finally:
             if dom0.outlives:
-                await dom0.run("xl", "destroy", name)
+                while (await dom0.run("xl", "destroy", name)).status and not running.done():
+                    await asyncio.wait({running}, timeout=_AGAIN)  # it is being created
             else:
                 running.cancel()
             with suppress(asyncio.CancelledError):

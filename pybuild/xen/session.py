@@ -27,6 +27,7 @@ from pybuild.xen.dom0 import Ran, Receive
 _READY: Final = b"ready\n"  # what dom0's init says when it can be told what to do
 _START: Final = 180.0  # seconds for Xen and dom0 to start, on a busy machine
 _FOLDER: Final = "/run/lab"  # in dom0
+_LOADING: Final = 10.0  # seconds for QEMU to take the state: many times what it needs
 _SAVING: Final = 0.05  # seconds between two looks at whether the state is saved
 _REMEDY: Final = "`bootsplice lab xen --clean` makes the next use start afresh"
 
@@ -178,12 +179,14 @@ class Lab:
             await self._leave_ram_out()
             uri = f"exec:cat {shlex.quote(f'{self._place.template}/devices')}"
             await self._guest.execute("migrate-incoming", {"uri": uri})
-            while await self._query("query-status") == "inmigrate":
-                await asyncio.sleep(0)
+            async with asyncio.timeout(_LOADING):  # for a file that is empty QEMU waits for ever
+                while await self._query("query-status") == "inmigrate":
+                    await asyncio.sleep(0)
             await self._guest.execute("cont")
         except (QMPError, TimeoutError) as error:
+            reason = str(error) or "no answer"
             raise BuildError(
-                f"the Xen lab: QEMU does not take its saved state ({error}); {_REMEDY}"
+                f"the Xen lab: QEMU does not take its saved state ({reason}); {_REMEDY}"
             ) from error
 
     async def _leave_ram_out(self) -> None:
