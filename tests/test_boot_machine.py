@@ -1,6 +1,7 @@
 """What the machine profiles say of real machines, and the A20 gate."""
 
 import asyncio
+import dataclasses
 import itertools
 import re
 import time
@@ -8,12 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from booting import TIMEOUT, boot, report
+from booting import TIMEOUT, boot, make, named, report
 from rsp import Rsp
 from test_boot_real import run_to, stopped_guest
 
 from pybuild import machine
 from pybuild.guest import Guest
+from pybuild.material import Workshop
 from pybuild.regions import Region
 
 pytestmark = pytest.mark.boot
@@ -100,10 +102,13 @@ def test_early_stage_opens_the_a20_gate(built: Callable[[str], Path], tmp_path: 
 
 @pytest.mark.parametrize("qemu", ["pc", "q35"])
 def test_the_profile_keeps_off_what_the_firmware_reserves(
-    qemu: str, built: Callable[[str], Path]
+    qemu: str, built: Callable[[str], Path], shop: Workshop, tmp_path: Path
 ) -> None:
     """What the e820 map that Linux prints calls usable holds all that the profile leaves free."""
-    log = boot(built("debian.pc"), "^end=ok", "-M", qemu)
+    built("debian.pc")
+    loud = dataclasses.replace(named("debian"), cmdline="console=ttyS0 panic=-1")
+    image = make(loud, "pc", tmp_path / "loud", {}, shop=shop).path
+    log = boot(image, "^end=ok", "-M", qemu)
     usable = [
         Region("usable", int(first, 16), int(last, 16) + 1)
         for first, last in re.findall(r"e820: \[mem (0x\w+)-(0x\w+)\] usable", log)

@@ -111,6 +111,7 @@ def test_guest_reports_what_it_was_given(busybox: Path, tmp_path: Path) -> None:
         "cmdline": cmdline,
         "kernel": kernel.name.removeprefix("vmlinuz-"),
         "payload_sha256": hashlib.sha256(payload).hexdigest(),
+        "cpus": "1",
         "end": "ok",
     }
     assert done.returncode == 0

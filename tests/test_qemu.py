@@ -220,8 +220,16 @@ def start(name: str, temporary: Path) -> subprocess.Popen[bytes]:
         env=os.environ | environment,
         stderr=subprocess.DEVNULL,
     )
-    until(lambda: len(processes(name)) == 2)
+    until(lambda: any(is_qemu(each) for each in processes(name)))
     return process
+
+
+def is_qemu(process: Path) -> bool:
+    """Not what starts it, which asks the kernel to kill it with its parent."""
+    try:
+        return (process / "exe").readlink().name.startswith("qemu-system")
+    except OSError:  # it is gone
+        return False
 
 
 def until(holds: Callable[[], bool]) -> None:
