@@ -23,7 +23,7 @@ On: TypeAlias = Literal["qemu", "xen"]
 # What a guest that is content writes to isa-debug-exit, as QEMU's exit status.
 GUEST_SUCCESS: Final = 0x10 << 1 | 1
 
-_RAM: Final = ("-m", "512M")  # for a file; a later -m wins
+_RAM: Final = ("-m", f"{drives.DEFAULT_MEMORY}M")  # for a file; a later -m wins
 
 
 def boot(

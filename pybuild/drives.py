@@ -37,6 +37,8 @@ _ATTACHED: Final[dict[Drive, tuple[str, ...]]] = {
     "cdrom": ("-device", "ide-cd,bus=ide.1,drive=image,bootindex=0"),
 }
 
+DEFAULT_MEMORY: Final = 512  # MiB of RAM that a guest has who boots from a file
+
 _CD_MAGIC: Final = (0x8001, b"CD001")  # ISO 9660, ECMA-119 8.1.2: in sector 16, of 2048 bytes
 # What QEMU calls a format, and how its files begin: docs/interop/qcow2.txt in QEMU's sources; the
 # VMDK specification's sparse extents and its descriptor files; VirtualBox's VDICore.h; MS-VHDX.
@@ -70,6 +72,11 @@ class Image:
     format: str
     is_cd: bool
     size: int
+
+    @property
+    def usual_drive(self) -> Drive:
+        """What it is attached as if nobody says otherwise."""
+        return "cdrom" if self.is_cd else "ide"
 
 
 def is_folder(path: Path, drive: Drive | None) -> bool:
@@ -137,22 +144,25 @@ def arguments(image: Image, drive: Drive | None) -> list[str]:
     Raises:
         InputError: it is too large for a floppy.
     """
-    if drive is None:
-        drive = "cdrom" if image.is_cd else "ide"
+    drive = drive or image.usual_drive
     if drive == "floppy" and image.format == "raw" and image.size > _LARGEST_FLOPPY:
         raise InputError(
             f"{image.path}: has {image.size} bytes, and a floppy has at most {_LARGEST_FLOPPY}; "
             "give another --drive"
         )
-    # An absolute path, as QEMU takes what stands before a colon for a protocol; a comma in a
-    # value is written twice.
-    name = str(image.path.absolute()).replace(",", ",,")
+    # An absolute path, as QEMU takes what stands before a colon for a protocol.
+    name = option_value(str(image.path.absolute()))
     kept = "readonly=on" if drive == "cdrom" else "snapshot=on"
     interface = "if=floppy" if drive == "floppy" else "if=none,id=image"
     return [
         *("-drive", f"{interface},format={image.format},{kept},file={name}"),
         *_ATTACHED[drive],
     ]
+
+
+def option_value(text: str) -> str:
+    """A text as a value in one of QEMU's options, where a comma is written twice."""
+    return text.replace(",", ",,")
 
 
 def _is_kernel(head: bytes) -> bool:

@@ -18,6 +18,7 @@ from typing import Final
 
 from qemu.qmp import QMPError
 
+from pybuild import drives
 from pybuild.errors import BuildError
 from pybuild.guest import Guest
 from pybuild.xen import dom0 as domain0
@@ -202,7 +203,7 @@ class Lab:
         number = self._disks
         self._disks += 1
         name = f"image{number}"
-        path = str(file.absolute()).replace(",", ",,")  # as QEMU's options want a comma
+        path = drives.option_value(str(file.absolute()))
         options = f"if=none,id={name},format=raw,snapshot=on,file={path}"
         drive = f"drive_add 0 {json.dumps(options, ensure_ascii=False)}"
         device = {"driver": "scsi-hd", "drive": name, "bus": f"{machine.CONTROLLER}.0"}

@@ -10,7 +10,6 @@ from pybuild.drives import Drive, Image
 from pybuild.errors import InputError
 from pybuild.targets import ram
 
-DEFAULT_MEMORY: Final = 512  # MiB; as `boot` has it on QEMU
 # MiB for the display adapter, which xl takes out of `memory`: what is left is the guest's RAM. The
 # least that qemu-xen's standard VGA can have.
 _VIDEO_MEMORY: Final = 16
@@ -41,7 +40,7 @@ class Domain:
             `extra`, its command line.
     """
 
-    memory: int = DEFAULT_MEMORY
+    memory: int = drives.DEFAULT_MEMORY
     vcpus: int = 1
     disk: str | None = None
     boot: str | None = None
@@ -103,7 +102,7 @@ def of_kernel(
         memory: MiB; None for 512.
         vcpus: its processors; None for 1.
     """
-    memory = memory or DEFAULT_MEMORY
+    memory = memory or drives.DEFAULT_MEMORY
     return Domain(memory, vcpus or 1, kernel=kernel, ramdisk=ramdisk, extra=extra)
 
 
@@ -156,8 +155,7 @@ def _disk(vdev: str, form: str, target: str) -> str:
 
 
 def _loader(path: str, address: int) -> str:
-    name = path.replace(",", ",,")  # QEMU: a comma in a value is written twice
-    return f"loader,file={name},addr={address:#x},force-raw=on"
+    return f"loader,file={drives.option_value(path)},addr={address:#x},force-raw=on"
 
 
 def _value(value: object) -> str:
@@ -180,7 +178,7 @@ def _quoted(value: str) -> str:
 
 
 def _of_file(image: Image, where: str, drive: Drive | None) -> Domain:
-    drive = drive or ("cdrom" if image.is_cd else "ide")
+    drive = drive or image.usual_drive
     if drive not in _DRIVES:
         raise InputError(
             f"{image.path}: --drive {drive}: not on Xen; expected one of {', '.join(_DRIVES)}"
