@@ -99,7 +99,7 @@ class Guest:
 
 def maps(ranges: Mapping[str, tuple[int, int]]) -> dict[str, int]:
     """The defines that make entry.asm map these."""
-    defines = {}
+    defines: dict[str, int] = {}
     for number, (start, end) in enumerate(ranges.values()):
         defines |= {f"MAP{number}": start, f"MAP{number}_END": end}
     return defines

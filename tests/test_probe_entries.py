@@ -210,12 +210,13 @@ def test_a_command_line_above_4_gib_that_is_mapped(guest: Guest, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("part", "error"), [("run", "run_above_4g"), ("params", "boot_params_above_4g")]
+    ("run", "params", "error"),
+    [(GIB_4, PARAMS, "run_above_4g"), (RUN, GIB_4, "boot_params_above_4g")],
 )
 def test_what_the_probe_cannot_do_above_4_gib(
-    part: str, error: str, guest: Guest, tmp_path: Path
+    run: int, params: int, error: str, guest: Guest, tmp_path: Path
 ) -> None:
-    guest = dataclasses.replace(guest, blobs={RELOCATED: gib_pages(0, 4)})
-    guest = dataclasses.replace(guest, **{part: GIB_4})
+    blobs = {RELOCATED: gib_pages(0, 4)}
+    guest = dataclasses.replace(guest, run=run, params=params, blobs=blobs)
     said = guest.enter(tmp_path, "^error=", *ABOVE_4G, BITS=64, HIGH_TABLE=RELOCATED)
     assert (said["mode"], said["error"]) == ("long64", error)
