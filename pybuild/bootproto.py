@@ -25,6 +25,7 @@ PARAGRAPH: Final = 16  # bytes; the unit of syssize
 LOADED_HIGH: Final = 0x01  # loadflags bit 0: the protected-mode part runs at 0x100000
 CAN_USE_HEAP: Final = 0x80  # loadflags bit 7: heap_end_ptr is valid
 XLF_KERNEL_64: Final = 0x01  # xloadflags bit 0: 64-bit entry at +0x200
+XLF_CAN_BE_LOADED_ABOVE_4G: Final = 0x02  # bit 1: kernel, boot_params, command line, initrd
 TYPE_OF_LOADER_UNDEFINED: Final = 0xFF  # bootsplice has no assigned loader id
 DEFAULT_INITRD_ADDR_MAX: Final = 0x37FFFFFF  # for protocols before 2.03
 DEFAULT_CMDLINE_SIZE: Final = 255  # characters without the NUL, for protocols before 2.06

@@ -15,6 +15,24 @@ SETUP_EBX, SETUP_EBP, SETUP_EDI, SETUP_ESP = 0x5EBB5EBB, 0x5EBE5EBE, 0x5ED15ED1,
 ZIMAGE_RUN_ADDRESS: Final = 0x1000
 INTERRUPTS_AND_DIRECTION: Final = 0x600
 
+# Fields of the setup header that a loader leaves alone. Who splices the image changes some of them,
+# and must have put them back when the kernel is entered.
+OF_THE_KERNEL: Final = (
+    "setup_sects",
+    "syssize",
+    "version",
+    "kernel_alignment",
+    "relocatable_kernel",
+    "min_alignment",
+    "xloadflags",
+    "payload_offset",
+    "payload_length",
+    "pref_address",
+    "init_size",
+    "handover_offset",
+    "kernel_info_offset",
+)
+
 
 def value(said: dict[str, str], key: str) -> int:
     """A number of the report."""
@@ -50,6 +68,7 @@ def check(each: Recipe, said: dict[str, str], planned: dict[str, Any]) -> None:
 def check_setup_entry(said: dict[str, str], planned: dict[str, Any]) -> None:
     """16-bit: segment + 0x20, all data segments and the stack as boot.rst wants them."""
     entry = planned["entry"]
+    assert said["entered"] == "16"
     assert value(said, "real_cs") == entry["cs"]
     for segment in ("ds", "es", "fs", "gs", "ss"):
         assert value(said, f"real_{segment}") == entry["data_segments"]
@@ -70,6 +89,7 @@ def check_protected_entry(said: dict[str, str], planned: dict[str, Any]) -> None
     assert value(said, "ebp") == SETUP_EBP
     assert value(said, "edi") == SETUP_EDI
     assert value(said, "ebx") == (0 if hooked else SETUP_EBX)
+    assert value(said, "gdt_base") != 0
     assert value(said, "eflags") & INTERRUPTS_AND_DIRECTION == 0
     for segment in ("ds", "es", "fs", "gs", "ss"):
         assert (value(said, segment) == 0x18) is hooked
@@ -100,10 +120,12 @@ def check_boot_params(said: dict[str, str], planned: dict[str, Any], probe: Kern
         "cmd_line_ptr",
         "ramdisk_image",
         "ramdisk_size",
+        *OF_THE_KERNEL,
     ):
         assert (field in said) is probe.has(field)
         if field in said:
             assert value(said, field) == patched.get(field, probe[field])
+    assert not any(key.startswith("ext_") for key in said)  # all is below 4 GiB
     if probe.has("code32_start"):
         original_start = probe["code32_start"]
         loaded = patched.get("code32_start", original_start)

@@ -3,13 +3,15 @@
 ; probe.asm - a kernel that reports on COM1 how it was entered, then powers off
 ;
 ; A real kernel image by the Linux/x86 boot protocol: a boot sector with the setup header, 16-bit
-; setup code, a 32-bit protected-mode part. One source makes every variant:
+; setup code, a 32-bit protected-mode part, and in that on request a 64-bit entry. One source makes
+; every variant:
 ;     nasm -f bin -I asm/include/ -I kernels/probe/ -DPROTOCOL=0x20a -o probe.bin \
 ;         kernels/probe/probe.asm
 ;
 ; entered: by a boot loader, 16-bit, at real-mode segment + 0x20:0 (setup.inc); or by the 32-bit
-;     boot protocol at the protected-mode part's first byte (report.inc). A BIOS that takes it
-;     for a boot disk gets a message (bootsect.inc)
+;     boot protocol at the protected-mode part's first byte (report.inc); or, with KERNEL_64, by
+;     the 64-bit one 0x200 bytes further (long.inc). A BIOS that takes it for a boot disk gets a
+;     message (bootsect.inc)
 ; in: whatever the loader left; it is reported, so nothing is assumed but A20 on
 ; reads: the setup header as the loader filled it, the command line, the initrd
 ; writes: the end of its own setup part, real-mode part + ENTRY_STACK and below, 8 bytes below
@@ -17,9 +19,10 @@
 ;     zeroed as a kernel's bss, so whatever a loader put there by mistake is gone. A zImage also
 ;     moves 0x10000..0x90000 down to 0x1000, as Linux's setup does
 ; leaves: through isa-debug-exit (`-device isa-debug-exit,iobase=0xf4,iosize=4`): QEMU's status is
-;     33 after a whole report, 35 after an `error=` line. Without that device it halts
+;     33 after a whole report, 35 after an `error=` line. Without that device it halts. A line
+;     `<what>_error=` only says why a part of the report is not there
 ; limit: needs a 486, no FPU, no BIOS once a loader has entered it. PM_CODE_SIZE
-;     bytes of 32-bit code, checked below
+;     bytes of 32-bit and 64-bit code, checked below. Runs below 4 GiB
 ;
 ; The defines, all optional:
 ;     PROTOCOL         0 = the old protocol without HdrS, or 0x200..0x20f.          Default 0x20f
@@ -37,6 +40,11 @@
 ;     PREF_ADDRESS     only what the header says, from 0x20a on.   Default: where it runs
 ;     INITRD_ADDR_MAX  header field from 0x203 on.                          Default 0x7fffffff
 ;     CMDLINE_SIZE     characters; header field from 0x206 on, below CMDLINE_BOUND.  Default 2047
+;     KERNEL_64        1 = has a 64-bit entry, too; needs 0x20c, LOADED_HIGH 1.      Default 0
+;     ABOVE_4G         1 = the header says that it may be loaded above 4 GiB, where it only says
+;                      that it cannot run; needs KERNEL_64 1.                        Default 0
+;     PAYLOAD          1 = payload_offset and payload_length are those of the filler behind the
+;                      code, not 0; needs 0x208.                                     Default 0
 
 ; ---- The defines' defaults ------------------------------------------------------------------
 
@@ -75,6 +83,15 @@
 %ifndef CMDLINE_SIZE
   %define CMDLINE_SIZE 2047
 %endif
+%ifndef KERNEL_64
+  %define KERNEL_64 0
+%endif
+%ifndef ABOVE_4G
+  %define ABOVE_4G 0
+%endif
+%ifndef PAYLOAD
+  %define PAYLOAD 0
+%endif
 
 ; A size may be given as an expression, 5<<20 say: from here on it is its value.
 %assign PM_SIZE PM_SIZE
@@ -97,7 +114,8 @@
 %assign ZIMAGE_RUN_ADDRESS      0x1000          ; where setup moves a zImage
 %assign ZIMAGE_RUN_LIMIT        0x90000         ; the real-mode part again: nothing may reach it
 %assign PM_SIZE_MAX             64 << 20        ; more would only take NASM long
-%assign PM_CODE_SIZE            0x800           ; 32-bit code and its texts; the rest is filler
+%assign PM_CODE_SIZE            0x1000 + KERNEL_64 * 0x800      ; with its texts; the rest is filler
+%assign KERNEL_64_ENTRY         0x200           ; boot.rst: the 64-bit entry, from the part's start
 %assign PM_VARS_SIZE            0x1000          ; report.inc's variables, table and stack
 %assign DEFAULT_BSS             0x10000         ; what INIT_SIZE adds to PM_SIZE
 %assign SETUP_SECTS_MIN         2               ; header, setup code, its variables
@@ -185,6 +203,19 @@
   %fatal "CMDLINE_SIZE" is CMDLINE_SIZE: must be at least 1 character and below CMDLINE_BOUND
 %endif
 
+%if KERNEL_64 != 0 && KERNEL_64 != 1
+  %fatal "KERNEL_64" is KERNEL_64: must be 0 or 1
+%endif
+%if KERNEL_64 && (PROTOCOL < 0x20c || LOAD_HIGH == 0)
+  %fatal "KERNEL_64" 1 needs "PROTOCOL" 0x20c or later and "LOADED_HIGH" 1
+%endif
+%if ABOVE_4G != 0 && (ABOVE_4G != 1 || KERNEL_64 == 0)
+  %fatal "ABOVE_4G" is ABOVE_4G: must be 0, or 1 with "KERNEL_64" 1
+%endif
+%if PAYLOAD != 0 && (PAYLOAD != 1 || PROTOCOL < 0x208)
+  %fatal "PAYLOAD" is PAYLOAD: must be 0, or 1 with "PROTOCOL" 0x208 or later
+%endif
+
 ; ---- Filler ---------------------------------------------------------------------------------
 
 ; Fills up to a file offset with bytes that are never zero and that tell neighbouring pages apart.
@@ -215,9 +246,11 @@
         org     0
 
 %include "serial.inc"
+%include "vars.inc"
 %include "bootsect.inc"
 %include "setup.inc"
 %include "report.inc"
+%include "lines.inc"
 
 %if $ - pm_start > PM_CODE_SIZE
   %assign used $ - pm_start
