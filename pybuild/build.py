@@ -1,15 +1,29 @@
 """From a kernel, initrds, a command line and a machine to an image: the whole flow in order."""
 
 import contextlib
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pybuild import assembler, kernel, layout, loader, machine, mover, paths, splice, targets
+from pybuild import (
+    assembler,
+    kernel,
+    layout,
+    loader,
+    machine,
+    mover,
+    paths,
+    splice,
+    targets,
+)
 from pybuild.errors import BuildError, InputError
 from pybuild.flat import FlatBinary
+from pybuild.kernel import Kernel
 from pybuild.plan import Plan
 from pybuild.splice import Parts
+from pybuild.targets import Options
+from pybuild.targets.bzimage import LOAD_ADDRESS, REPLACE, Bzimage
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +54,11 @@ def code() -> dict[str, FlatBinary]:
     tree = assembler.Tree(paths.ROOT, paths.BUILD)
     assembler.build(tree)
     found = {source.name: tree.load(source.name) for source in tree.sources()}
-    own = (splice.BOOT_SECTOR, splice.EARLY, splice.RELOCATOR, loader.BOOT_SECTOR, loader.LOADER)
+    own = (
+        *(splice.BOOT_SECTOR, splice.EARLY, splice.RELOCATOR),
+        *(loader.BOOT_SECTOR, loader.LOADER),
+        *(splice.HEAD_32, splice.HEAD_64, splice.RELOCATOR_64),
+    )
     for name in own:
         if name not in found:
             raise BuildError(f"{tree.asm / name}.asm: is missing, and images are made with it")
@@ -60,7 +78,10 @@ def build(order: Order, out: Path) -> Plan:
         with contextlib.suppress(OSError):  # what isn't there is no matter here
             if out.samefile(path):
                 raise InputError(f"{out}: is what the image is built from; give another -o")
-    plan, parts = prepare(order)
+    if isinstance(target, Bzimage):
+        plan, parts = prepare_image(order, options)
+    else:
+        plan, parts = prepare(order)
     target.write(plan, parts, out, options)
     return plan
 
@@ -104,3 +125,61 @@ def prepare(order: Order) -> tuple[Plan, Parts]:
     plan = layout.place(image, profile, request)
     parts = splice.splice(image, plan, binaries, order.cmdline, initrds)
     return plan, parts
+
+
+def prepare_image(order: Order, options: Options) -> tuple[Plan, Parts]:
+    """The plan, and the parts that it names, of a kernel image for other loaders.
+
+    With a head it is a relocatable kernel like any other, and the plan is that kernel's.
+    """
+    binaries = code()
+    image, notes = kernel.read(order.kernel), ()
+    load_address = options.get(LOAD_ADDRESS)
+    if load_address is None:
+        image, notes = with_head(image, order, bool(options.get(REPLACE)), binaries)
+        load_address = image.load_address
+    elif order.initrds or order.cmdline:
+        raise InputError(
+            f"option {LOAD_ADDRESS}: the plain form has nothing that could hand over an initrd or "
+            "a command line; leave them to the loader"
+        )
+    nothing = splice.open_initrds(())
+    request = layout.Request(
+        initrd_sizes=nothing.sizes,
+        cmdline="",
+        relocator_size=len(binaries[splice.RELOCATOR].code),
+        early_size=len(binaries[splice.EARLY].code),
+        move=order.move,
+        before_firmware=False,
+        load_address=int(load_address),
+    )
+    plan = layout.place(image, machine.load(order.machine), request)
+    if plan.load("early"):
+        raise InputError(
+            f"{image.name}: cannot be moved by a hook ({plan.moves[0].reason}), and nothing runs "
+            "before the setup code of a bzimage; build a disk or an ISO instead"
+        )
+    parts = splice.splice(image, plan, binaries, "", nothing)
+    return dataclasses.replace(plan, notes=(*notes, *plan.notes)), parts
+
+
+def with_head(
+    image: Kernel, order: Order, replace_cmdline: bool, binaries: Mapping[str, FlatBinary]
+) -> tuple[Kernel, tuple[str, ...]]:
+    """A kernel with a head of ours, and what was decided."""
+    from pybuild import headplan, headsplice
+
+    initrds = splice.open_initrds(order.initrds)
+    request = headplan.Request(
+        cmdline=order.cmdline,
+        replace=replace_cmdline,
+        initrd_size=layout.initrd_size(initrds.sizes),
+        code_size=headsplice.code_size(binaries),
+        relocator_size=headsplice.relocator_size(binaries),
+        has_crc=headsplice.crc_holds(image),
+        move=order.move,
+    )
+    bare, note = headsplice.bare(image)
+    plan = headplan.place(headsplice.raised(bare), request)
+    headed, notes = headsplice.splice(image, plan, binaries, request, initrds.chunks())
+    return headed, (*plan.notes, *([note] if note else []), *notes)

@@ -1,6 +1,6 @@
 """Which header fields a plan changes (boot.rst, "Details of Header Fields")."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 
 from pybuild import bootproto, cmdline
 from pybuild.kernel import Kernel
@@ -42,8 +42,15 @@ def patches(
         new["vid_mode"] = mode
     of_kernel = _kernel_patches(kernel, at["kernel"], move, alignment)
     new.update(of_kernel)
+    return changed(kernel, new, of_loader=new.keys() - of_kernel.keys())
+
+
+def changed(
+    kernel: Kernel, new: Mapping[str, int], *, of_loader: Set[str] = frozenset()
+) -> tuple[Patch, ...]:
+    """The fields that the kernel's header has and whose value changes, by offset."""
     return tuple(
-        Patch(name, field.offset, field.size, kernel[name], new[name], name not in of_kernel)
+        Patch(name, field.offset, field.size, kernel[name], new[name], name in of_loader)
         for name, field in sorted(
             ((name, kernel.field(name)) for name in new if kernel.has(name)),
             key=lambda pair: pair[1].offset,

@@ -113,8 +113,13 @@ class Kernel:
         """Whether the file is an EFI program too: MZ, and a PE header where 0x3c says."""
         if self.data[:2] != b"MZ":
             return False
-        pe_offset = struct.unpack_from("<I", self.data, 0x3C)[0]
-        return self.data[pe_offset : pe_offset + 4] == b"PE\0\0"
+        return self.data[self.pe_offset : self.pe_offset + 4] == b"PE\0\0"
+
+    @property
+    def pe_offset(self) -> int:
+        """Where an EFI program's PE header is."""
+        offset: int = struct.unpack_from("<I", self.data, 0x3C)[0]
+        return offset
 
     @property
     def entries(self) -> tuple[str, ...]:

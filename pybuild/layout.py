@@ -50,6 +50,8 @@ class Request:
         early_size: bytes of the early stage.
         move: who is to enter the relocator; `auto` lets the planner decide.
         before_firmware: whether the parts are in memory before the firmware runs.
+        load_address: where another loader puts the protected-mode part, and sees to it that it
+            can; None where the planner says where it goes.
     """
 
     initrd_sizes: tuple[int, ...]
@@ -58,6 +60,7 @@ class Request:
     early_size: int
     move: mover.Choice
     before_firmware: bool
+    load_address: int | None = None
 
 
 def place(kernel: Kernel, machine: Machine, request: Request) -> Plan:
@@ -66,7 +69,9 @@ def place(kernel: Kernel, machine: Machine, request: Request) -> Plan:
     Raises:
         InputError: something doesn't fit; the message names both sides with their numbers.
     """
-    busy = machine.busy(before_firmware=request.before_firmware)
+    busy = machine.reserved
+    if request.load_address is None:
+        busy = machine.busy(before_firmware=request.before_firmware)
     text = _encode_cmdline(kernel, request.cmdline)
     real_address, cmdline_address = _place_real_mode(kernel, machine, busy, len(text) + 1)
     setup = Load("setup", real_address, kernel.setup_size)
@@ -75,7 +80,7 @@ def place(kernel: Kernel, machine: Machine, request: Request) -> Plan:
     low = [stack, loads[1].region]
 
     load_address, alignment, move = protected.place(
-        kernel, machine, busy, request.relocator_size, request.move
+        kernel, machine, busy, request.relocator_size, request.move, request.load_address
     )
     end = move.relocator + move.relocator_size if move else load_address + kernel.protected_size
     loads.append(Load("kernel", load_address, end - load_address))
@@ -128,7 +133,7 @@ def place(kernel: Kernel, machine: Machine, request: Request) -> Plan:
         long_mode=bool(kernel.get("xloadflags") & bootproto.XLF_KERNEL_64),
         notes=(*_notes(kernel, load_address, move), *_doubts(machine, request)),
     )
-    _check(plan, machine, before_firmware=request.before_firmware)
+    _check(plan, machine, busy)
     return plan
 
 
@@ -270,7 +275,7 @@ def _doubts(machine: Machine, request: Request) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _check(plan: Plan, machine: Machine, *, before_firmware: bool) -> None:
+def _check(plan: Plan, machine: Machine, busy: Sequence[Region]) -> None:
     """Every region against every other, while loading, while moving and when the kernel runs."""
     at = {load.part: load.region for load in plan.loads}
     kept = [plan.stack, at["cmdline"], *(at[part] for part in ("initrd",) if part in at)]
@@ -278,7 +283,7 @@ def _check(plan: Plan, machine: Machine, *, before_firmware: bool) -> None:
     loader = [LOADER, at["bootsect"], plan.bounce] if plan.bounce else []
     loading = [*kept, at["kernel"], *early, *loader]
     phases = [
-        ("while loading", loading, machine.busy(before_firmware=before_firmware)),
+        ("while loading", loading, busy),
         ("when the kernel runs", [*kept, plan.runtime], machine.reserved),
     ]
     for move in plan.moves:

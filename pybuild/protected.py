@@ -28,8 +28,17 @@ def place(
     busy: Sequence[Region],
     relocator_size: int,
     choice: mover.Choice,
+    load_address: int | None,
 ) -> tuple[int, int, Move | None]:
     """Where the protected-mode part is loaded, its alignment, and its move if it runs elsewhere.
+
+    Args:
+        kernel: the kernel.
+        machine: where it is to run.
+        busy: memory that is not free while it is loaded.
+        relocator_size: bytes of the relocator.
+        choice: who is to enter it.
+        load_address: where another loader puts it; None: wherever there is room.
 
     Raises:
         InputError: there is no room for it, or its header makes no sense.
@@ -50,7 +59,13 @@ def place(
             f"protected-mode part, but only {bootproto.REAL_MODE_ADDRESS - home} fit "
             f"below {bootproto.REAL_MODE_ADDRESS:#x}"
         )
-    is_free = not clash([Region("kernel", home, home + size)], busy)
+    if load_address is None:
+        is_free = not clash([Region("kernel", home, home + size)], busy)
+    else:
+        _check_load_address(kernel, load_address)
+        is_free = load_address == home
+    if kernel.is_relocatable and load_address is not None:
+        return load_address, _alignment_at(kernel, load_address), None
     if kernel.is_relocatable:
         return *_place_relocatable(kernel, machine, busy, home if is_free else None), None
     if is_free:
@@ -58,7 +73,9 @@ def place(
 
     relocator_offset = align_up(size, CODE_ALIGNMENT)
     needed = relocator_offset + relocator_size
-    src = first_fit(needed, busy, low=ONE_MIB, high=machine.ram, alignment=ONE_MIB)
+    src = load_address
+    if src is None:
+        src = first_fit(needed, busy, low=ONE_MIB, high=machine.ram, alignment=ONE_MIB)
     if src is None:
         raise InputError(
             f"machine '{machine.name}': no room for {kernel.name} and its relocator "
@@ -116,6 +133,28 @@ def _place_relocatable(
         f"machine '{machine.name}': no room for {kernel.name} ({kernel.protected_size} bytes, "
         f"kernel_alignment {kernel['kernel_alignment']:#x}) in {machine.ram} bytes of RAM"
     )
+
+
+def _check_load_address(kernel: Kernel, load_address: int) -> None:
+    if load_address == kernel.load_address:  # the protocol's own, whatever the alignment
+        return
+    if not kernel.is_high or load_address < ONE_MIB:
+        raise InputError(
+            f"{kernel.name}: load address {load_address:#x}: expected "
+            + ("1 MiB or more" if kernel.is_high else f"{kernel.load_address:#x}, it is a zImage")
+        )
+    if kernel.is_relocatable and load_address % _alignments(kernel)[-1]:
+        raise InputError(
+            f"{kernel.name}: load address {load_address:#x}: expected a multiple of "
+            f"{_alignments(kernel)[-1]:#x} (kernel_alignment, min_alignment)"
+        )
+
+
+def _alignment_at(kernel: Kernel, load_address: int) -> int:
+    """The best alignment that an address keeps; the kernel's own at the protocol's own address."""
+    if load_address == kernel.load_address:
+        return kernel["kernel_alignment"]
+    return next(each for each in _alignments(kernel) if load_address % each == 0)
 
 
 def _alignments(kernel: Kernel) -> list[int]:

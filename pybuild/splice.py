@@ -22,6 +22,9 @@ DISK_OWN: Final = slice(0x1B8, 0x1FE)
 BOOT_SECTOR: Final = "real/bootsect"
 EARLY: Final = "real/early"
 RELOCATOR: Final = "i386/relocator"
+RELOCATOR_64: Final = "x86_64/relocator"
+HEAD_32: Final = "i386/head"
+HEAD_64: Final = "x86_64/head"
 
 _CHUNK: Final = 1 << 20  # bytes read at a time
 
