@@ -47,6 +47,7 @@ GENERAL: Final = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
 SEGMENTS: Final = ("es", "cs", "ss", "ds", "fs", "gs")
 _WIDE: Final = tuple(f"r{name}" for name in ("ax", "cx", "dx", "bx", "sp", "bp", "si", "di"))
 LONG: Final = (*_WIDE, *(f"r{number}" for number in range(8, 16)))
+WIDE: Final = dict(zip(GENERAL, _WIDE, strict=True))  # each register by the name of its low half
 FLAGS: Final = ("df", "if")
 _LINE: Final = re.compile(rf"^; (?=.{{10}}\S)({'|'.join(KEYWORDS)}) +(.*)$")
 _OPERAND_COLUMN: Final = 12

@@ -13,38 +13,18 @@ Sources: Microsoft's PE Format; edk2's BasePeCoff.c; Linux's arch/x86/boot/heade
 .compat), arch/x86/boot/tools/build.c of 6.6 and older (SizeOfImage) and x86-stub.c.
 """
 
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
+from pybuild import peheaders
 from pybuild.kernel import Kernel
+from pybuild.peheaders import Headers, HeadersError, Section, get
 
 if TYPE_CHECKING:
     import lief
-
-_Bytes: TypeAlias = bytes | bytearray
-
-# PE Format, "Optional Header": magic numbers, and where each has its data directories, or rather
-# the count of them in the 4 bytes before.
-_DIRECTORIES: Final = {0x10B: 96, 0x20B: 112}  # PE32, PE32+
-_CODE_SIZE: Final = 4
-_DATA_SIZE: Final = 8
-_ENTRY_POINT: Final = 16
-_CODE_BASE: Final = 20
-_DATA_BASE: Final = 24  # PE32 only
-_SECTION_ALIGNMENT: Final = 32
-_FILE_ALIGNMENT: Final = 36
-_IMAGE_SIZE: Final = 56
-_HEADERS_SIZE: Final = 60
-_CHECKSUM: Final = 64
-_CERTIFICATES, _BASE_RELOCATIONS, _DEBUG = 4, 5, 6  # data directories
-_MOST_DIRECTORIES: Final = 16
-
-# PE Format, "Section Table": name, VirtualSize, VirtualAddress, SizeOfRawData, PointerToRawData,
-# PointerToRelocations, PointerToLinenumbers, their numbers, Characteristics.
-_SECTION: Final = struct.Struct("<8sIIIIIIHHI")
-_IS_CODE: Final = 0x20
 
 _DEBUG_ENTRY: Final = 28  # bytes; its RVA and its file offset:
 _DEBUG_RVA, _DEBUG_AT = 20, 24
@@ -53,119 +33,21 @@ _COMPAT: Final = b".compat\0"
 _COMPAT_ENTRY: Final = 1  # of this type and 8 bytes: a machine, and its entry point's RVA
 _COMPAT_RVA: Final = 4
 
-
-class CannotMoveError(Exception):
-    """The PE headers cannot be kept right; the message is a phrase that says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Section:
-    """A line of the section table.
-
-    Attributes:
-        line: the file offset of it.
-        name: with its zeros.
-        size: VirtualSize, bytes in memory.
-        rva: its address in memory.
-        stored: SizeOfRawData, bytes in the file.
-        at: its file offset.
-        refers: whether it has relocations or line numbers of its own.
-        flags: Characteristics.
-    """
-
-    line: int
-    name: bytes
-    size: int
-    rva: int
-    stored: int
-    at: int
-    refers: bool
-    flags: int
-
-    @property
-    def loaded(self) -> int:
-        """Bytes that come from the file."""
-        return min(self.size or self.stored, self.stored)
-
-    @property
-    def end(self) -> int:
-        """The RVA behind it."""
-        return self.rva + (self.size or self.stored)
-
-    def __str__(self) -> str:
-        name = self.name.rstrip(b"\0").decode("ascii", "backslashreplace")
-        return f"section {name or 'without a name'}"
-
-
-class _Headers:
-    """A PE file's headers, which are read as they are and never guessed at.
-
-    Attributes:
-        sections: the section table, in its order.
-        end: the file offset behind the section table.
-    """
-
-    def __init__(self, data: _Bytes) -> None:
-        self._data = data
-        pe_offset = _get(data, 0x3C)
-        count, _, symbols, _, size = struct.unpack_from("<HIIIH", data, pe_offset + 6)
-        self._optional = pe_offset + 24
-        magic = struct.unpack_from("<H", data, self._optional)[0]
-        if magic not in _DIRECTORIES:
-            raise CannotMoveError(f"they say neither PE32 nor PE32+: {magic:#x}")
-        if symbols:
-            raise CannotMoveError("they have a symbol table")
-        self.has_data_base = magic == 0x10B
-        self._directories = self._optional + _DIRECTORIES[magic]
-        table = self._optional + size
-        self.end = table + count * _SECTION.size
-        self.sections = [self._section(at) for at in range(table, self.end, _SECTION.size)]
-
-    def _section(self, line: int) -> _Section:
-        name, size, rva, stored, at, relocations, lines, *_, flags = _SECTION.unpack_from(
-            self._data, line
-        )
-        return _Section(line, name, size, rva, stored, at, bool(relocations or lines), flags)
-
-    def offset(self, field: int) -> int:
-        """The file offset of a field of the optional header."""
-        return self._optional + field
-
-    def __getitem__(self, field: int) -> int:
-        return _get(self._data, self.offset(field))
-
-    def directory(self, index: int) -> int:
-        """The file offset of a data directory, which need not be there."""
-        return self._directories + 8 * index
-
-    def directories(self) -> dict[int, tuple[int, int]]:
-        """The data directories that aren't empty: address and size by index."""
-        count = min(_get(self._data, self._directories - 4), _MOST_DIRECTORIES)
-        found = {n: struct.unpack_from("<II", self._data, self.directory(n)) for n in range(count)}
-        return {n: (address, size) for n, (address, size) in found.items() if size}
-
-    def offset_of(self, rva: int, size: int) -> int:
-        """The file offset of what is loaded to an RVA."""
-        for section in self.sections:
-            if section.rva <= rva and rva + size <= section.rva + section.loaded:
-                return section.at + rva - section.rva
-        if rva + size <= self[_HEADERS_SIZE]:
-            return rva
-        raise CannotMoveError(f"they name {size} bytes at {rva:#x}, which no section holds")
+_ADDRESS: Final = re.compile(r"0x[0-9a-f]+")  # in what LIEF says
 
 
 def signature(kernel: Kernel) -> range | None:
     """The file offsets of a kernel's certificates (Authenticode); None if it isn't signed.
 
     Raises:
-        CannotMoveError: the PE headers are damaged.
+        HeadersError: the PE headers are damaged.
     """
     if not kernel.has_efi_stub:
         return None
     try:
-        address, size = _Headers(kernel.data).directories().get(_CERTIFICATES, (0, 0))
+        address, size = Headers(kernel.data).directories().get(peheaders.CERTIFICATES, (0, 0))
     except struct.error as error:
-        raise CannotMoveError("they end too early") from error
+        raise HeadersError("they end too early") from error
     return range(address, address + size) if size else None
 
 
@@ -185,14 +67,14 @@ def move(image: bytearray, kernel: Kernel, *, by: int, init_size: int) -> None:
             into so much of where the firmware has loaded it.
 
     Raises:
-        CannotMoveError: these headers have something that it can't keep right, or LIEF finds fault
+        HeadersError: these headers have something that it can't keep right, or LIEF finds fault
             with what came out; the image may have been changed.
     """
     try:
         _move(image, kernel, by, init_size)
-    except struct.error as error:
-        raise CannotMoveError("they end too early, or refer to what isn't there") from error
-    _judge(image, kernel.data, _Seam.of(_Headers(kernel.data), kernel.setup_size, by))
+    except (struct.error, IndexError) as error:
+        raise HeadersError("they end too early, or refer to what isn't there") from error
+    _judge(image, kernel.data, _Seam.of(Headers(kernel.data), kernel.setup_size, by))
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,16 +88,16 @@ class _Seam:
         by: its size.
     """
 
-    home: _Section
+    home: Section
     at: int
     rva: int
     by: int
 
     @classmethod
-    def of(cls, headers: _Headers, at: int, by: int) -> "_Seam":
+    def of(cls, headers: Headers, at: int, by: int) -> "_Seam":
         homes = [s for s in headers.sections if s.at <= at < s.at + s.loaded]
         if len(homes) != 1:
-            raise CannotMoveError(f"they load what is at {at:#x} {len(homes)} times, expected once")
+            raise HeadersError(f"they load what is at {at:#x} {len(homes)} times, expected once")
         return cls(homes[0], at, homes[0].rva + at - homes[0].at, by)
 
     def rva_of(self, rva: int) -> int:
@@ -228,7 +110,7 @@ class _Seam:
 
 
 def _move(image: bytearray, kernel: Kernel, by: int, init_size: int) -> None:
-    headers = _Headers(kernel.data)
+    headers = Headers(kernel.data)
     seam = _Seam.of(headers, kernel.setup_size, by)
     directories = headers.directories()
     _check(headers, seam, directories)
@@ -236,51 +118,57 @@ def _move(image: bytearray, kernel: Kernel, by: int, init_size: int) -> None:
         _move_section(image, section, seam)
         if section.name == _COMPAT:
             _move_compat(image, kernel.data, section, seam)
-    if _BASE_RELOCATIONS in directories:
-        _move_base_relocations(image, headers, kernel.data, directories[_BASE_RELOCATIONS], seam)
-    if _DEBUG in directories:
-        _move_debug(image, headers, kernel.data, directories[_DEBUG], seam)
+    if peheaders.BASE_RELOCATIONS in directories:
+        _move_base_relocations(
+            image, headers, kernel.data, directories[peheaders.BASE_RELOCATIONS], seam
+        )
+    if peheaders.DEBUG in directories:
+        _move_debug(image, headers, kernel.data, directories[peheaders.DEBUG], seam)
     for index, (rva, _) in directories.items():
         _put(image, headers.directory(index), seam.rva_of(rva))
-    if _CERTIFICATES in directories:
-        struct.pack_into("<II", image, headers.directory(_CERTIFICATES), 0, 0)
-    holds = _CODE_SIZE if seam.home.flags & _IS_CODE else _DATA_SIZE
+    if peheaders.CERTIFICATES in directories:
+        struct.pack_into("<II", image, headers.directory(peheaders.CERTIFICATES), 0, 0)
+    holds = peheaders.CODE_SIZE if seam.home.flags & peheaders.IS_CODE else peheaders.DATA_SIZE
     _put(image, headers.offset(holds), headers[holds] + by)
-    _put(image, headers.offset(_ENTRY_POINT), seam.rva_of(headers[_ENTRY_POINT]))
-    for base in (_CODE_BASE, _DATA_BASE)[: 1 + headers.has_data_base]:
+    _put(image, headers.offset(peheaders.ENTRY_POINT), seam.rva_of(headers[peheaders.ENTRY_POINT]))
+    for base in (peheaders.CODE_BASE, peheaders.DATA_BASE)[: 1 + headers.has_data_base]:
         if headers[base] > seam.rva:  # the section that takes the head in begins where it did
             _put(image, headers.offset(base), headers[base] + by)
     size = _image_size(headers, by, kernel.get("init_size"), init_size)
-    _put(image, headers.offset(_IMAGE_SIZE), size)
-    _put(image, headers.offset(_CHECKSUM), 0)
+    _put(image, headers.offset(peheaders.IMAGE_SIZE), size)
+    _put(image, headers.offset(peheaders.CHECKSUM), 0)
 
 
-def _check(headers: _Headers, seam: _Seam, directories: dict[int, tuple[int, int]]) -> None:
+def _check(headers: Headers, seam: _Seam, directories: dict[int, tuple[int, int]]) -> None:
     """Refuses what cannot be kept right."""
-    for alignment in (headers[_SECTION_ALIGNMENT], headers[_FILE_ALIGNMENT]):
+    for alignment in (headers[peheaders.SECTION_ALIGNMENT], headers[peheaders.FILE_ALIGNMENT]):
         if alignment and seam.by % alignment:
-            raise CannotMoveError(f"they align to {alignment:#x}, and {seam.by:#x} is no multiple")
-    headers_end = max(headers.end, headers[_HEADERS_SIZE])
+            raise HeadersError(f"they align to {alignment:#x}, and {seam.by:#x} is no multiple")
+    headers_end = max(headers.end, headers[peheaders.HEADERS_SIZE])
     if headers_end > min(seam.at, seam.rva):
-        raise CannotMoveError(f"they end at {headers_end:#x}, behind the real-mode part")
-    others = set(directories) - {_CERTIFICATES, _BASE_RELOCATIONS, _DEBUG}
+        raise HeadersError(f"they end at {headers_end:#x}, behind the real-mode part")
+    others = set(directories) - {
+        peheaders.CERTIFICATES,
+        peheaders.BASE_RELOCATIONS,
+        peheaders.DEBUG,
+    }
     if others:
-        raise CannotMoveError(f"they have data directory {min(others)}, whose form is not known")
+        raise HeadersError(f"they have data directory {min(others)}, whose form is not known")
     for section in headers.sections:
         if section.refers:
-            raise CannotMoveError(f"{section} has relocations or line numbers of its own")
+            raise HeadersError(f"{section} has relocations or line numbers of its own")
         if section is seam.home:
             continue
         if (
             section.rva < seam.rva < section.end
             or section.at < seam.at < section.at + section.stored
         ):
-            raise CannotMoveError(f"{section} is on both sides of the real-mode part's end")
+            raise HeadersError(f"{section} is on both sides of the real-mode part's end")
         if section.stored and (section.rva < seam.rva) != (section.at < seam.at):
-            raise CannotMoveError(f"{section} is loaded in another order than the file's")
+            raise HeadersError(f"{section} is loaded in another order than the file's")
 
 
-def _move_section(image: bytearray, section: _Section, seam: _Seam) -> None:
+def _move_section(image: bytearray, section: Section, seam: _Seam) -> None:
     size, rva, stored, at = section.size, section.rva, section.stored, section.at
     if section is seam.home:
         size, stored = size + seam.by if size else 0, stored + seam.by
@@ -291,49 +179,51 @@ def _move_section(image: bytearray, section: _Section, seam: _Seam) -> None:
         _put(image, section.line + 8 + 4 * field, value)
 
 
-def _move_compat(image: bytearray, data: bytes, section: _Section, seam: _Seam) -> None:
+def _move_compat(image: bytearray, data: bytes, section: Section, seam: _Seam) -> None:
     at = section.at
     while kind := data[at : section.at + section.loaded][:1]:
         if kind == b"\0":
             return
         if kind[0] != _COMPAT_ENTRY or data[at + 1] < 8:
-            raise CannotMoveError(f"{section} has a record of type {kind[0]}, which is not known")
+            raise HeadersError(f"{section} has a record of type {kind[0]}, which is not known")
         _move_rva(image, data, at + _COMPAT_RVA, seam)
         at += data[at + 1]
-    raise CannotMoveError(f"{section} has no end")
+    raise HeadersError(f"{section} has no end")
 
 
 def _move_base_relocations(
-    image: bytearray, headers: _Headers, data: bytes, table: tuple[int, int], seam: _Seam
+    image: bytearray, headers: Headers, data: bytes, table: tuple[int, int], seam: _Seam
 ) -> None:
     """The only ones there are in a kernel are of the type that says nothing, as padding."""
     at = headers.offset_of(*table)
     end = at + table[1]
     while at < end:
-        size = _get(data, at + 4)
+        size = get(data, at + 4)
         if size < 8 or at + size > end:
-            raise CannotMoveError("their table of base relocations is damaged")
+            raise HeadersError("their table of base relocations is damaged")
         if any(entry >> 12 for entry in struct.unpack_from(f"<{(size - 8) // 2}H", data, at + 8)):
-            raise CannotMoveError("they have base relocations")
+            raise HeadersError("they have base relocations")
         _move_rva(image, data, at, seam)
         at += size
 
 
 def _move_debug(
-    image: bytearray, headers: _Headers, data: bytes, table: tuple[int, int], seam: _Seam
+    image: bytearray, headers: Headers, data: bytes, table: tuple[int, int], seam: _Seam
 ) -> None:
     start = headers.offset_of(*table)
+    if table[1] % _DEBUG_ENTRY:
+        raise HeadersError("their debug directory is damaged")
     for at in range(start, start + table[1], _DEBUG_ENTRY):
         _move_rva(image, data, at + _DEBUG_RVA, seam)
-        _put(image, seam.offset_of(at + _DEBUG_AT), seam.offset_of(_get(data, at + _DEBUG_AT)))
+        _put(image, seam.offset_of(at + _DEBUG_AT), seam.offset_of(get(data, at + _DEBUG_AT)))
 
 
-def _image_size(headers: _Headers, by: int, old: int, new: int) -> int:
+def _image_size(headers: Headers, by: int, old: int, new: int) -> int:
     """SizeOfImage: an image that had room for init_size has as much more as before."""
-    size = headers[_IMAGE_SIZE] + by
-    spare = headers[_IMAGE_SIZE] - old
+    size = headers[peheaders.IMAGE_SIZE] + by
+    spare = headers[peheaders.IMAGE_SIZE] - old
     if old and spare >= 0:
-        alignment = max(headers[_SECTION_ALIGNMENT], 1)
+        alignment = max(headers[peheaders.SECTION_ALIGNMENT], 1)
         size = max(size, -(-(new + spare) // alignment) * alignment)
     return size
 
@@ -343,17 +233,18 @@ def _judge(image: bytearray, original: bytes, seam: _Seam) -> None:
     import lief  # half a second
 
     lief.logging.disable()
-    end = max(section.at + section.stored for section in _Headers(image).sections)
+    end = max(section.at + section.stored for section in Headers(image).sections)
     old, new = lief.PE.parse(original), lief.PE.parse(bytes(image[:end]))
     if not (isinstance(old, lief.PE.Binary) and isinstance(new, lief.PE.Binary)):
-        raise CannotMoveError("LIEF doesn't read them")
-    before, after = lief.PE.check_layout(old)[1], lief.PE.check_layout(new)[1]
+        raise HeadersError("LIEF doesn't read them")
+    before, after = (_ADDRESS.sub("", lief.PE.check_layout(each)[1]) for each in (old, new))
     if before != after:
-        raise CannotMoveError(f"LIEF finds fault with the moved ones: {after}")
+        raise HeadersError(f"LIEF finds fault with the moved ones: {after}")
     for rva in _probes(old):
-        found = new.rva_to_offset(seam.rva_of(rva))
-        if found != seam.offset_of(old.rva_to_offset(rva)):
-            raise CannotMoveError(f"LIEF finds what was loaded at {rva:#x} at {found:#x}")
+        there = seam.rva_of(rva)
+        offset = seam.offset_of(old.rva_to_offset(rva))
+        if (new.rva_to_offset(there), _name(new, there)) != (offset, _name(old, rva)):
+            raise HeadersError(f"LIEF does not find what was loaded at {rva:#x} at {there:#x}")
 
 
 def _probes(program: "lief.PE.Binary") -> Iterator[int]:
@@ -362,18 +253,21 @@ def _probes(program: "lief.PE.Binary") -> Iterator[int]:
     for section in program.sections:
         if section.size:
             first = section.virtual_address
-            yield from (first, first + min(section.size, section.virtual_size) - 1)
+            yield from (first, first + min(section.size, section.virtual_size or section.size) - 1)
+
+
+def _name(program: "lief.PE.Binary", rva: int) -> str | bytes | None:
+    """The name of the section that has an RVA."""
+    section = program.section_from_rva(rva)
+    return section.name if section else None
 
 
 def _move_rva(image: bytearray, data: bytes, at: int, seam: _Seam) -> None:
     """Moves an RVA that is at an offset of the kernel's file."""
-    _put(image, seam.offset_of(at), seam.rva_of(_get(data, at)))
-
-
-def _get(data: _Bytes, at: int) -> int:
-    value: int = struct.unpack_from("<I", data, at)[0]
-    return value
+    _put(image, seam.offset_of(at), seam.rva_of(get(data, at)))
 
 
 def _put(image: bytearray, at: int, value: int) -> None:
+    if value > 0xFFFFFFFF:
+        raise HeadersError(f"they would have to say {value:#x}, which is too large")
     struct.pack_into("<I", image, at, value)

@@ -2,18 +2,24 @@
 
 import functools
 import struct
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from unicorn import unicorn_const as uc_const
 from unicorn import x86_const
-from unicorn.unicorn_py3.unicorn import Uc
+from unicorn.unicorn_py3.unicorn import Uc, UcContext
 
-from pybuild.contract import GENERAL, SEGMENTS
+from pybuild.contract import GENERAL, LONG, SEGMENTS, WIDE
 
-NUMBERS: Final = {r: getattr(x86_const, f"UC_X86_REG_{r.upper()}") for r in (*GENERAL, *SEGMENTS)}
+NUMBERS: Final = {
+    r: getattr(x86_const, f"UC_X86_REG_{r.upper()}") for r in (*GENERAL, *SEGMENTS, *LONG)
+}
 FLAGS: Final = {"df": 1 << 10, "if": 1 << 9}
-_CR0_PE: Final = 1
-_CR0_PG: Final = 1 << 31
+CR0_PE: Final = 1
+CR0_PG: Final = 1 << 31
+EFER: Final = 0xC000_0080  # the MSR
+EFER_LMA: Final = 1 << 10
+_GRANULAR: Final = 1 << 23  # G, of a descriptor's high dword
 _CACHE: Final = struct.Struct("<I4xQII")  # selector, base, limit, descriptor's high dword
 
 
@@ -22,16 +28,17 @@ class ContractError(AssertionError):
 
 
 class Segment(NamedTuple):
-    """What a segment register keeps out of sight; `big` is the descriptor's D/B bit."""
+    """What a segment register keeps out of sight; a descriptor's D/B bit is `big`, its L `long`."""
 
     base: int
     limit: int
     big: bool
+    long: bool = False
 
     def descriptor(self, access: int) -> bytes:
         granular = self.limit > 0xFFFFF
         limit = self.limit >> 12 if granular else self.limit
-        flags = granular << 7 | self.big << 6 | limit >> 16
+        flags = granular << 7 | self.big << 6 | self.long << 5 | limit >> 16
         high = (self.base >> 16 & 0xFF, access, flags, self.base >> 24)
         return struct.pack("<HHBBBB", limit & 0xFFFF, self.base & 0xFFFF, *high)
 
@@ -50,22 +57,59 @@ def _segments_at() -> int:
     return found
 
 
+def load_segments(uc: Uc, selectors: Mapping[str, int], gdt: bytes) -> None:
+    """Loads the segment registers as a CPU would: in long mode unicorn loads only fs and gs."""
+    saved = uc.context_save()
+    contents, *rest = saved.__getstate__()
+    raw = bytearray(contents)
+    for i, name in enumerate(SEGMENTS):
+        low, high = struct.unpack_from("<II", gdt, selectors[name])
+        base = low >> 16 | high << 16 & 0xFF0000 | high & 0xFF00_0000
+        limit = low & 0xFFFF | high & 0xF0000
+        if high & _GRANULAR:
+            limit = limit << 12 | 0xFFF
+        cache = (selectors[name], base, limit, high)
+        _CACHE.pack_into(raw, _segments_at() + _CACHE.size * i, *cache)
+    loaded = UcContext.__new__(UcContext)
+    loaded.__setstate__((bytes(raw), *rest))
+    uc.context_restore(loaded)
+
+
 class State(NamedTuple):
-    registers: dict[str, int]  # and eip, df, if
+    registers: dict[str, int]  # and ip, df, if; in long mode eax ... are the low halves of rax ...
     segments: dict[str, Segment]
-    protected: bool  # and not paged
+    mode: str  # as contracts name it; or "paged", which no contract does
+
+    @property
+    def protected(self) -> bool:
+        """And not paged."""
+        return self.mode == "protected32"
 
     @classmethod
     def of(cls, uc: Uc) -> "State":
-        registers = {name: uc.reg_read(number) for name, number in NUMBERS.items()}
-        registers["eip"] = uc.reg_read(x86_const.UC_X86_REG_EIP)
+        mode = _mode(uc)
+        if mode == "long64":
+            registers = {name: uc.reg_read(NUMBERS[name]) for name in (*LONG, *SEGMENTS)}
+            registers |= {half: registers[name] & 0xFFFF_FFFF for half, name in WIDE.items()}
+            registers["ip"] = uc.reg_read(x86_const.UC_X86_REG_RIP)
+        else:
+            registers = {name: uc.reg_read(NUMBERS[name]) for name in (*GENERAL, *SEGMENTS)}
+            registers["ip"] = uc.reg_read(x86_const.UC_X86_REG_EIP)
         flags = uc.reg_read(x86_const.UC_X86_REG_EFLAGS)
         registers |= {name: int(bool(flags & bit)) for name, bit in FLAGS.items()}
         saved = bytes(uc.context_save())[_segments_at() :]
         caches = [_CACHE.unpack_from(saved, _CACHE.size * i) for i in range(len(SEGMENTS))]
         segments = {
-            name: Segment(base, limit, bool(high & 1 << 22))
+            name: Segment(base, limit, bool(high & 1 << 22), bool(high & 1 << 21))
             for name, (_, base, limit, high) in zip(SEGMENTS, caches, strict=True)
         }
-        mode = uc.reg_read(x86_const.UC_X86_REG_CR0) & (_CR0_PE | _CR0_PG)
-        return cls(registers, segments, mode == _CR0_PE)
+        return cls(registers, segments, mode)
+
+
+def _mode(uc: Uc) -> str:
+    cr0 = uc.reg_read(x86_const.UC_X86_REG_CR0)
+    if not cr0 & CR0_PE:
+        return "real16"
+    if not cr0 & CR0_PG:
+        return "protected32"
+    return "long64" if uc.reg_read(x86_const.UC_X86_REG_MSR, EFER) & EFER_LMA else "paged"

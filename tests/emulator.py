@@ -3,6 +3,7 @@
 A run begins in the mode that `enter` names, with everything hostile that the contract does not
 promise: DF and the other flags set, patterns in the registers, segments that are not the flat ones.
 In `protected32` paging and IF are off and CS is 0x10; the GDT is in a page that the harness adds.
+In `long64` there is that, too, but for the paging: longmode.py has what is mapped.
 
 - Execution: a hook on every address that is not the binary's own, which costs nothing inside it.
   The `leaves` target is such an address: the run ends there, before its first instruction.
@@ -17,59 +18,32 @@ In `protected32` paging and IF are off and CS is 0x10; the GDT is in a page that
   limits, but they are in its saved context: cpu.py finds them.
 """
 
-import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
-from cpu import FLAGS, NUMBERS, ContractError, Segment, State
+import longmode
+from activation import BOOT_CS, FLAT, FLAT_64, Activation, Placed
+from cpu import FLAGS, NUMBERS, ContractError, Segment, State, load_segments
+from longmode import HIGHEST, Control, Paging
 from memory import PAGE, TOP, Memory
 from unicorn import unicorn_const as uc_const
 from unicorn import x86_const
 from unicorn.unicorn_py3.unicorn import Uc, UcError
 
-from pybuild import contract
-from pybuild.contract import GENERAL, SEGMENTS
-from pybuild.flat import BASE_SYMBOL, FlatBinary
+from pybuild.contract import GENERAL, LONG, SEGMENTS
 
-MODES: Final = {"real16": uc_const.UC_MODE_16, "protected32": uc_const.UC_MODE_32}
-BOOT_CS: Final = 0x10
+MODES: Final = {
+    "real16": uc_const.UC_MODE_16,
+    "protected32": uc_const.UC_MODE_32,
+    "long64": uc_const.UC_MODE_64,
+}
+_ANYWHERE: Final = (1 << 64) - 1
+_NEVER: Final = {"real16": 1 << 40, "protected32": 1 << 40, "long64": 1 << 63}  # an address
+_PAGE_FAULT: Final = 14
 REAL_MODE_VECTORS: Final = 0x400  # bytes of the interrupt table
 _HOSTILE_FLAGS: Final = 0x8D7 | FLAGS["df"]  # and OF SF ZF AF PF CF
 _HLT: Final = b"\xf4"
 _REAL_MODE_END: Final = 0x10FFF0  # what is beyond no real-mode segment reaches
-
-
-@dataclass(frozen=True)
-class Placed:
-    """A binary, bound and in memory, and the terms that it is held to."""
-
-    terms: contract.Contract
-    binary: FlatBinary
-    base: int
-    symbols: Mapping[str, int]
-    also: Sequence[tuple[int, int]] = ()  # what it may write and no expression can tell
-
-    @property
-    def end(self) -> int:
-        return self.base + len(self.binary.code)
-
-    def evaluate(self, expression: str, registers: Mapping[str, int]) -> int:
-        """The value of an expression in the contract; `registers` as on entry."""
-        return contract.evaluate(expression, {**registers, **self.symbols, BASE_SYMBOL: self.base})
-
-    def writes(self, registers: Mapping[str, int]) -> list[tuple[int, int]]:
-        """The ranges that may change, end exclusive."""
-        evaluate = functools.partial(self.evaluate, registers=registers)
-        ranges = [(evaluate(low), evaluate(high)) for low, high in self.terms.writes]
-        return [*ranges, *self.also]
-
-    def target(self, registers: Mapping[str, int]) -> tuple[int | None, int, int]:
-        """Where it goes next: the real-mode segment if it names one, the offset, the address."""
-        segment, colon, offset = self.terms.leaves.rpartition(":")
-        ip = self.evaluate(offset, registers)
-        cs = self.evaluate(segment, registers) if colon else None
-        return cs, ip, ip + 16 * (cs or 0)
 
 
 class Outcome(NamedTuple):
@@ -79,6 +53,8 @@ class Outcome(NamedTuple):
     after: Memory
     registers: dict[str, int]
     stopped: str  # what the hardware said; empty if the binary left
+    entered: Control
+    control: Control  # as it ended
 
 
 class Hardware(Protocol):
@@ -101,12 +77,17 @@ class Hardware(Protocol):
         """Leaves all of memory where it can be read."""
 
 
-FLAT: Final = Segment(0, TOP - 1, True)
 # What the segment registers but CS hold on entry to protected mode: selectors 0x20, 0x28 ...
 _ODD: Final = [Segment(0x1357_0000 + 0x102_1110 * i, 0x1FFF + PAGE * i, True) for i in range(5)]
-_GDT: Final = b"".join(
-    [bytes(16), FLAT.descriptor(0x9B), FLAT.descriptor(0x93), *(s.descriptor(0x93) for s in _ODD)]
-)
+_DATA: Final = b"".join(segment.descriptor(0x93) for segment in (FLAT, *_ODD))
+_GDTS: Final = {
+    "real16": b"",
+    "protected32": bytes(16) + FLAT.descriptor(0x9B) + _DATA,
+    "long64": bytes(16) + FLAT_64.descriptor(0x9B) + _DATA,
+}
+
+
+_NOTHING_PROMISED: Final = Paging()
 
 
 def run(
@@ -117,6 +98,7 @@ def run(
     trace: bool = True,
     budget: int = 100_000,
     hardware: Hardware | None = None,
+    paging: Paging = _NOTHING_PROMISED,
 ) -> Outcome:
     """Runs `entered` to its `leaves` target, or to where the hardware stops it.
 
@@ -128,88 +110,55 @@ def run(
         trace: whether to look at every write as it happens.
         budget: the most instructions that it may take; each turn of a `rep` is one.
         hardware: what serves its interrupts and ports; without it an interrupt breaks a contract.
+        paging: what is mapped, in long mode.
 
     Raises:
         ContractError: it broke its contract; the text says how.
     """
-    protected = entered.terms.enter == "protected32"
-    given = {**_patterns(protected), **registers}
+    mode = entered.terms.enter
+    given = {**_patterns(mode), **registers}
     _, _, target = entered.target(given)
     # What is at the target is decoded, though never executed: up to a page of it.
-    parts = [(at % TOP, b"\xf4") for at in (target, target + PAGE)]
+    top = HIGHEST if mode == "long64" else TOP
+    parts = [(at % top, b"\xf4") for at in (target, target + PAGE)]
     parts += [(start, bytes(data)) for start, data in memory.stretches.items()]
     parts += [(p.base, p.binary.bind(p.symbols, base=p.base)) for p in (entered, *others)]
     taken = Memory(parts).stretches.items()
     free = (at for at in range(PAGE, TOP, PAGE) if all(not s <= at < s + len(d) for s, d in taken))
-    gdt = next(free)
-    before = Memory([*parts, (gdt, _GDT)])
+    table = _GDTS[mode]
+    gdt = next(free) if paging.gdt is None else paging.gdt
+    before = Memory([*parts, (gdt, table)])
 
     machine = _Machine((entered, *others), before, trace, hardware)
-    if protected:
-        machine.uc.reg_write(x86_const.UC_X86_REG_GDTR, (0, gdt, len(_GDT) - 1, 0))
-    else:
+    if mode == "long64":
+        longmode.enter(machine.uc, paging, [(entered.base, entered.end), (gdt, gdt + len(table))])
+    if mode == "real16":
         machine.uc.reg_write(x86_const.UC_X86_REG_IDTR, (0, 0, REAL_MODE_VECTORS - 1, 0))
+    else:
+        machine.uc.reg_write(x86_const.UC_X86_REG_GDTR, (0, gdt, len(table) - 1, 0))
     for name, value in given.items():
         machine.uc.reg_write(NUMBERS[name], value)
-    flags = _HOSTILE_FLAGS | (0 if protected else FLAGS["if"])
+    if mode == "long64":
+        load_segments(machine.uc, given, table)
+    flags = _HOSTILE_FLAGS | (FLAGS["if"] if mode == "real16" else 0)
     machine.uc.reg_write(x86_const.UC_X86_REG_EFLAGS, flags)
+    begun = Control.of(machine.uc)
     after = machine.run(before, budget)
     registers = State.of(machine.uc).registers
-    return Outcome(before, after, registers, hardware.stopped if hardware else "")
+    stopped = hardware.stopped if hardware else ""
+    return Outcome(before, after, registers, stopped, begun, Control.of(machine.uc))
 
 
-def _patterns(protected: bool) -> dict[str, int]:
+def _patterns(mode: str) -> dict[str, int]:
     """What the registers hold on entry: each another value."""
-    registers = {name: 0x9E37_79B1 * (i + 3) % TOP for i, name in enumerate(GENERAL)}
-    if not protected:
+    if mode == "long64":
+        registers = {n: 0x9E37_79B9_7F4A_7C15 * (i + 3) % (1 << 64) for i, n in enumerate(LONG)}
+    else:
+        registers = {name: 0x9E37_79B1 * (i + 3) % TOP for i, name in enumerate(GENERAL)}
+    if mode == "real16":
         return registers | {name: 0x1B51 * (i + 1) for i, name in enumerate(SEGMENTS)}
     data = [name for name in SEGMENTS if name != "cs"]
     return registers | {name: 0x20 + 8 * i for i, name in enumerate(data)} | {"cs": BOOT_CS}
-
-
-class _Activation:
-    """A binary that was entered and has not left yet."""
-
-    def __init__(self, placed: Placed, entry: State) -> None:
-        self.placed = placed
-        self.entry = entry
-        self.writes = placed.writes(entry.registers)
-        self.target = placed.target(entry.registers)
-
-    def wrong_on_entry(self) -> str | None:
-        """What the caller did not keep to."""
-        if self.placed.terms.enter == "real16":
-            return "is entered in protected mode" if self.entry.protected else None
-        if not self.entry.protected or self.entry.segments["cs"] != FLAT:
-            return "is not entered in flat protected mode"
-        if self.entry.registers["if"] or self.entry.registers["cs"] != BOOT_CS:
-            return "is entered with IF set, or not through BOOT_CS"
-        return None
-
-    def wrong_on_leaving(self, now: State) -> str | None:
-        """What it did not keep to."""
-        terms, cs, entry = self.placed.terms, self.target[0], self.entry.registers
-        if now.protected != self.entry.protected:
-            return "leaves in another mode than it was entered in"
-        if now.registers["eip"] != self.target[1] or cs not in (None, now.registers["cs"]):
-            return f"leaves to {now.registers['cs']:#x}:{now.registers['eip']:#x}"
-        for name, found in now.registers.items():
-            if name in terms.state:
-                expected = self.placed.evaluate(terms.state[name], entry)
-            elif name in (*terms.clobbers, *FLAGS, "eip"):
-                continue
-            else:
-                expected = entry[name]
-            if found != expected:
-                return f"leaves with {name}={found:#x}, expected {expected:#x}"
-        for name, segment in now.segments.items():
-            wanted = self.entry.segments[name]
-            if name in (*terms.state, *terms.clobbers):
-                real = Segment(16 * now.registers[name], 0xFFFF, False)
-                wanted = FLAT if now.protected else real
-            if segment != wanted:
-                return f"leaves with {name} as {segment}, expected {wanted}"
-        return None
 
 
 class _Machine:
@@ -220,7 +169,8 @@ class _Machine:
     ) -> None:
         self.placed = placed
         self.hardware = hardware
-        self.active: list[_Activation] = []
+        self.real = any(each.terms.enter == "real16" for each in placed)
+        self.active: list[Activation] = []
         self.may_change: list[tuple[int, int]] = []
         self.violation: ContractError | None = None
         mode = MODES[placed[0].terms.enter]
@@ -228,12 +178,12 @@ class _Machine:
         for start, data in memory.stretches.items():
             self.uc.mem_map(start, len(data))
             self.uc.mem_write(start, bytes(data))
-        outside = [(0, placed[0].base - 1), (placed[0].end, TOP - 1)]
-        for low, high in outside if len(placed) == 1 else [(0, TOP - 1)]:
+        outside = [(0, placed[0].base - 1), (placed[0].end, _ANYWHERE)]
+        for low, high in outside if len(placed) == 1 else [(0, _ANYWHERE)]:
             if low <= high:
                 self.uc.hook_add(uc_const.UC_HOOK_CODE, self._on_code, begin=low, end=high)
         if trace or hardware:
-            most = TOP - 1 if trace else _REAL_MODE_END - 1
+            most = _ANYWHERE if trace else _REAL_MODE_END - 1
             self.uc.hook_add(uc_const.UC_HOOK_MEM_WRITE, self._on_write, begin=0, end=most)
         self.uc.hook_add(uc_const.UC_HOOK_MEM_INVALID, self._on_unmapped)
         self.uc.hook_add(uc_const.UC_HOOK_INTR, self._on_interrupt)
@@ -247,7 +197,7 @@ class _Machine:
         self._go(self.placed[0].base, budget)
         while self.hardware and self.active and not (self.violation or self.hardware.stopped):
             now = State.of(self.uc)
-            at = 16 * now.registers["cs"] + now.registers["eip"]
+            at = 16 * now.registers["cs"] + now.registers["ip"]
             if now.protected or self.uc.mem_read(at - 1, 1) != _HLT:
                 break
             self.hardware.halted(now)
@@ -266,7 +216,7 @@ class _Machine:
 
     def _go(self, address: int, budget: int) -> None:
         try:
-            self.uc.emu_start(address, 1 << 40, count=budget)
+            self.uc.emu_start(address, _NEVER[self.placed[0].terms.enter], count=budget)
         except UcError as error:
             self._fail(f"stopped by unicorn: {error}")
         except ContractError as error:  # the hardware's
@@ -279,7 +229,7 @@ class _Machine:
         self.uc.emu_stop()
 
     def _enter(self, placed: Placed) -> None:
-        self.active.append(_Activation(placed, State.of(self.uc)))
+        self.active.append(Activation(placed, State.of(self.uc)))
         self.may_change += self.active[-1].writes
         if wrong := self.active[-1].wrong_on_entry():
             self._fail(wrong)
@@ -289,9 +239,11 @@ class _Machine:
             return
         now = self.active[-1]
         if address == now.target[2]:
-            if wrong := now.wrong_on_leaving(State.of(self.uc)):
-                self._fail(wrong)
-            self.active.pop()
+            # Where a binary goes, the one that jumped to it may have promised to go, too.
+            while self.active and address == self.active[-1].target[2]:
+                if wrong := self.active[-1].wrong_on_leaving(State.of(self.uc)):
+                    self._fail(wrong)
+                self.active.pop()
             if not self.active:
                 self.uc.emu_stop()
         elif not now.placed.base <= address < now.placed.end:
@@ -310,7 +262,7 @@ class _Machine:
         ranges = self.active[-1].writes
         if not any(low <= address and address + size <= high for low, high in ranges):
             self._fail(f"{what}, outside of what it declares")
-        elif address + size > 0x10000 and not self._reaches(address + size):
+        elif address + size > 0x10000 and self.real and not self._reaches(address + size):
             self._fail(f"{what} in real mode, where no segment register reaches")
 
     def _reaches(self, end: int) -> bool:
@@ -330,5 +282,8 @@ class _Machine:
         now = State.of(self.uc)
         if self.hardware and not now.protected:
             self.hardware.interrupt(number, now)
+        elif now.mode == "long64" and number == _PAGE_FAULT:
+            at = self.uc.reg_read(x86_const.UC_X86_REG_CR2)
+            self._fail(f"touches {at:#x}, which is not mapped")
         else:
             self._fail(f"raises interrupt or exception {number:#x}")

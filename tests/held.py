@@ -5,11 +5,13 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from activation import Placed
 from cpu import ContractError
-from emulator import Outcome, Placed, run
-from hypothesis import HealthCheck, assume, settings
+from emulator import Outcome, run
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from memory import TOP, Memory
+from memory import Memory
+from relocating import Layout, simple
 
 from pybuild import contract, paths
 from pybuild.assembler import Tree
@@ -18,7 +20,6 @@ from pybuild.flat import FlatBinary
 
 TREE = Tree(paths.ROOT, paths.BUILD)
 SOURCES = {source.name: source for source in TREE.sources()}
-CODE32_START_AT = 0x214  # in boot_params
 KIB, MIB = 1 << 10, 1 << 20
 
 
@@ -51,39 +52,6 @@ def meets_needs(terms: Contract, names: Mapping[str, int]) -> bool:
     return all(ranges) and all(contract.evaluate(need, names) for need in terms.needs)
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Where everything lies for one run of a relocator; `noise` seeds what memory holds."""
-
-    src: int
-    dst: int
-    len: int
-    base: int
-    boot_params: int
-    code32_start: int
-    noise: int = 0
-
-    @property
-    def field(self) -> int:
-        """The address of boot_params' code32_start."""
-        return self.boot_params + CODE32_START_AT
-
-    def symbols(self, terms: Contract) -> dict[str, int]:
-        """What the relocator's source leaves open."""
-        return {read.symbol: getattr(self, read.symbol) for read in terms.reads}
-
-    def names(self, terms: Contract) -> dict[str, int]:
-        """What the conditions of its contract are about."""
-        return {**self.symbols(terms), "$$": self.base}
-
-    def memory(self, size: int) -> Memory:
-        """Noise wherever something lies, and a little around it: `size` is the binary's."""
-        low = min(self.src, self.dst, self.base, self.field)
-        high = max(self.src + self.len, self.dst + self.len, self.base + size, self.field + 4)
-        low, high = low & -0x1000, (high + 0xFFF) & -0x1000
-        return Memory([(low, random.Random(self.noise).randbytes(high - low))])
-
-
 def hold_relocator(
     name: str,
     layout: Layout,
@@ -98,54 +66,21 @@ def hold_relocator(
     outcome = run(
         it,
         memory=layout.memory(len(binary.code)),
-        registers={"esi": layout.boot_params, **(registers or {})},
+        registers={**layout.registers, **(registers or {})},
         trace=trace,
-        budget=1000 + 8 * layout.len,
+        budget=layout.budget,
+        paging=layout.paging,
     )
-    expected = outcome.before.take(outcome.before, [])
+    expected = outcome.before.take(outcome.after, layout.scratch)
     expected.write(layout.dst, outcome.before.read(layout.src, layout.len))
-    if (layout.field, layout.field + 4) in it.writes({"esi": layout.boot_params}):
+    if (layout.field, layout.field + 4) in it.writes(layout.registers):
         expected.write(layout.field, layout.code32_start.to_bytes(4, "little"))
     wrong = expected.first_difference(outcome.after)
     if wrong is not None:
         what = "code32_start" if 0 <= wrong - layout.field < 4 else "memmove"
         raise ContractError(f"{what}: {wrong:#x} is not as expected, of {layout}")
+    layout.hold(outcome)
     return outcome
-
-
-@st.composite
-def layouts(draw: st.DrawFn, lengths: st.SearchStrategy[int], size: int) -> Layout:
-    """The copy, the binary and boot_params' field, in any order, close together, anywhere."""
-    length = draw(lengths)
-    distance = draw(
-        st.one_of(
-            st.just(0),
-            st.integers(1, 8),
-            st.integers(1, max(length, 1)),
-            st.integers(max(length - 4, 0), length + 4),
-            st.integers(length, length + 5000),
-        )
-    )
-    span = {"copy": length + distance, "code": size, "field": 4}
-    gaps = {name: draw(st.integers(0, 40)) for name in span}
-    total = sum(span.values()) + sum(gaps.values())
-    at = draw(st.one_of(st.integers(CODE32_START_AT, TOP - total), st.just(TOP - total)))
-    places = {}
-    for name in draw(st.permutations(list(span))):
-        places[name] = at + gaps[name]
-        at = places[name] + span[name]
-    upwards = draw(st.booleans())
-    code32_start = draw(st.one_of(st.just(places["copy"]), st.integers(0, TOP - 1)))
-    assume(not 0 <= code32_start - places["code"] < size)
-    return Layout(
-        src=places["copy"] + (distance if upwards else 0),
-        dst=places["copy"] + (0 if upwards else distance),
-        len=length,
-        base=places["code"],
-        boot_params=places["field"] - CODE32_START_AT,
-        code32_start=code32_start,
-        noise=draw(st.integers(0, 1 << 32)),
-    )
 
 
 def hold_moves(name: str, moves: list[tuple[int, int]], trace: bool) -> int:
@@ -154,7 +89,7 @@ def hold_moves(name: str, moves: list[tuple[int, int]], trace: bool) -> int:
     done = 0
     for size, distance in moves:
         dst = 0x200005 + distance
-        layout = Layout(0x200005, dst, size, 0x100000 - 0x200, 0xFF000, dst, noise=size)
+        layout = simple(terms.enter, 0x200005, dst, size, noise=size)
         if meets_needs(terms, layout.names(terms)):
             hold_relocator(name, layout, trace)
             done += 1

@@ -5,11 +5,12 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from activation import Placed
 from bios import Bios
 from biosdisk import SECTOR, Disk, Image
 from biosram import Ram, Range
 from cpu import ContractError
-from emulator import Outcome, Placed, run
+from emulator import Outcome, run
 from held import MIB, TREE, load, placed
 from memory import PAGE, TOP, Memory
 

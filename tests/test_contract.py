@@ -4,24 +4,23 @@ import itertools
 from pathlib import Path
 
 import pytest
+from activation import Placed
 from bios import Bios
 from biosdisk import Disk, Image
 from cpu import ContractError
-from emulator import MODES, Placed, run
+from emulator import run
 from held import (
     KIB,
     MIB,
     SOURCES,
     TREE,
     EarlyLayout,
-    Layout,
     early_layouts,
     examples,
     hold_bootsect,
     hold_early,
     hold_moves,
     hold_relocator,
-    layouts,
     meets_needs,
 )
 from hypothesis import Phase, assume, given, settings
@@ -38,7 +37,7 @@ from loading import (
     with_parts,
 )
 from memory import TOP, Memory
-from missing import missing
+from relocating import Layout, any_layouts
 
 from pybuild import assembler, contract, loadtable
 from pybuild.assembler import Tree
@@ -72,7 +71,7 @@ def test_what_it_needs_can_be_had(name: str) -> None:
     terms = contract.read(SOURCES[name].path)
     used = [r for r in terms.reads if any(r.symbol in need for need in terms.needs)]
     symbols = [r.symbol for r in used]
-    registers = dict.fromkeys((*GENERAL, *SEGMENTS), 0x1000)
+    registers = dict.fromkeys(terms.registers, 0x1000)
     values = [(r.low, r.low + 1, (r.low + r.high) // 2, r.high) for r in used]
     assert any(
         meets_needs(terms, {**registers, **dict(zip(symbols, chosen, strict=True)), "$$": base})
@@ -85,53 +84,46 @@ def test_what_it_needs_can_be_had(name: str) -> None:
 
 
 def draw_layout(name: str, data: st.DataObject, lengths: st.SearchStrategy[int]) -> Layout:
-    layout = data.draw(layouts(lengths, len(TREE.load(name).code)))
     terms = contract.read(SOURCES[name].path)
+    layout = data.draw(any_layouts(lengths, terms, len(TREE.load(name).code)))
     assume(meets_needs(terms, layout.names(terms)))
     return layout
-
-
-@pytest.fixture
-def relocator(name: str) -> str:
-    mode = contract.read(SOURCES[name].path).enter
-    if mode not in MODES:
-        missing(f"the harness has no {mode}")
-    return name
 
 
 @every_relocator
 @examples(120)
 @given(data=st.data())
-def test_relocator_moves_and_enters(relocator: str, data: st.DataObject) -> None:
+def test_relocator_moves_and_enters(name: str, data: st.DataObject) -> None:
     lengths = st.one_of(
         st.sampled_from((0, 1, 2, 3)),
         st.builds(lambda n, off: 4 * n + off, st.integers(1, 40), st.sampled_from((-1, 0, 1))),
         st.integers(0, 3 * KIB),
     )
-    layout = draw_layout(relocator, data, lengths)
-    spared = {r: data.draw(st.integers(0, TOP - 1), r) for r in ("esp", "ebp", "edi")}
-    hold_relocator(relocator, layout, registers=spared)
+    layout = draw_layout(name, data, lengths)
+    values = st.integers(0, (1 << layout.bits) - 1)
+    spared = {r: data.draw(values, r) for r in layout.spared}
+    hold_relocator(name, layout, registers=spared)
 
 
 @every_relocator
 @examples(10)
 @given(data=st.data())
-def test_relocator_moves_megabytes(relocator: str, data: st.DataObject) -> None:
-    layout = draw_layout(relocator, data, st.integers(64 * KIB, 3 * MIB))
-    hold_relocator(relocator, layout, trace=False)
+def test_relocator_moves_megabytes(name: str, data: st.DataObject) -> None:
+    layout = draw_layout(name, data, st.integers(64 * KIB, 3 * MIB))
+    hold_relocator(name, layout, trace=False)
 
 
 @every_relocator
-def test_relocator_moves_short_ones_by_every_distance(relocator: str) -> None:
+def test_relocator_moves_short_ones_by_every_distance(name: str) -> None:
     moves = [(size, by) for size in range(10) for by in range(-size - 1, size + 2)]
-    assert hold_moves(relocator, moves, trace=True)
+    assert hold_moves(name, moves, trace=True)
 
 
 @every_relocator
-def test_relocator_moves_megabytes_by_a_little(relocator: str) -> None:
+def test_relocator_moves_megabytes_by_a_little(name: str) -> None:
     """And from 2 MiB to 1 MiB, as the patch did."""
     moves = [(MIB + by % 4, by) for by in (-7, -4, -1, 0, 1, 2, 3, 5, MIB - 1)]
-    assert hold_moves(relocator, [*moves, (3 * MIB + 1, -MIB)], trace=False)
+    assert hold_moves(name, [*moves, (3 * MIB + 1, -MIB)], trace=False)
 
 
 # The boot sector
@@ -203,8 +195,6 @@ def test_any_other_source(name: str, data: st.DataObject) -> None:
 def hold_any(name: str, data: st.DataObject, tree: Tree) -> None:
     """Runs a source with values from its `reads` lines, at an address and with registers drawn."""
     terms = contract.read(tree.asm / f"{name}.asm")
-    if terms.enter not in MODES:
-        missing(f"the harness has no {terms.enter}")
     base = terms.address or 16 * data.draw(st.integers(0x200, 0x7FFF), "address / 16")
     symbols = {r.symbol: data.draw(st.integers(r.low, r.high), r.symbol) for r in terms.reads}
     registers = {r: data.draw(st.integers(0x10000, 0xFFFFF), r) for r in GENERAL}

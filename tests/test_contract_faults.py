@@ -10,11 +10,11 @@ from held import (
     SOURCES,
     TREE,
     EarlyLayout,
-    Layout,
     hold_bootsect,
     hold_early,
     hold_relocator,
 )
+from relocating import Layout
 
 from pybuild import assembler, contract
 from pybuild.assembler import Tree

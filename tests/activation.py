@@ -1,0 +1,102 @@
+"""What is held to its contract while it runs: a binary in its place, from its entry to its exit."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from cpu import FLAGS, Segment, State
+from memory import TOP
+
+from pybuild import contract
+from pybuild.contract import GENERAL, WIDE
+from pybuild.flat import BASE_SYMBOL, FlatBinary
+
+BOOT_CS: Final = 0x10
+FLAT: Final = Segment(0, TOP - 1, True)
+FLAT_64: Final = Segment(0, TOP - 1, False, True)  # of code in long mode
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A binary, bound and in memory, and the terms that it is held to."""
+
+    terms: contract.Contract
+    binary: FlatBinary
+    base: int
+    symbols: Mapping[str, int]
+    also: Sequence[tuple[int, int]] = ()  # what it may write and no expression can tell
+
+    @property
+    def end(self) -> int:
+        return self.base + len(self.binary.code)
+
+    def evaluate(self, expression: str, registers: Mapping[str, int]) -> int:
+        """The value of an expression in the contract; `registers` as on entry."""
+        return contract.evaluate(expression, {**registers, **self.symbols, BASE_SYMBOL: self.base})
+
+    def writes(self, registers: Mapping[str, int]) -> list[tuple[int, int]]:
+        """The ranges that may change, end exclusive."""
+        evaluate = functools.partial(self.evaluate, registers=registers)
+        ranges = [(evaluate(low), evaluate(high)) for low, high in self.terms.writes]
+        return [*ranges, *self.also]
+
+    def target(self, registers: Mapping[str, int]) -> tuple[int | None, int, int]:
+        """Where it goes next: the real-mode segment if it names one, the offset, the address."""
+        segment, colon, offset = self.terms.leaves.rpartition(":")
+        ip = self.evaluate(offset, registers)
+        cs = self.evaluate(segment, registers) if colon else None
+        return cs, ip, ip + 16 * (cs or 0)
+
+
+class Activation:
+    """A binary that was entered and has not left yet."""
+
+    def __init__(self, placed: Placed, entry: State) -> None:
+        self.placed = placed
+        self.entry = entry
+        self.writes = placed.writes(entry.registers)
+        self.target = placed.target(entry.registers)
+
+    def wrong_on_entry(self) -> str | None:
+        """What the caller did not keep to."""
+        enter = self.placed.terms.enter
+        if enter == "real16":
+            return None if self.entry.mode == enter else "is entered in protected mode"
+        if self.entry.mode != enter or self.entry.segments["cs"] != self._flat("cs"):
+            return f"is not entered in flat {enter}"
+        if self.entry.registers["if"] or self.entry.registers["cs"] != BOOT_CS:
+            return "is entered with IF set, or not through BOOT_CS"
+        return None
+
+    def wrong_on_leaving(self, now: State) -> str | None:
+        """What it did not keep to."""
+        terms, cs, entry = self.placed.terms, self.target[0], self.entry.registers
+        if now.mode != self.entry.mode:
+            return "leaves in another mode than it was entered in"
+        if now.registers["ip"] != self.target[1] or cs not in (None, now.registers["cs"]):
+            return f"leaves to {now.registers['cs']:#x}:{now.registers['ip']:#x}"
+        undefined = {*terms.clobbers, *FLAGS, "ip"}
+        if now.mode == "long64":  # the low half of a register counts only where it is named
+            undefined |= {*GENERAL, *(WIDE.get(name, name) for name in terms.clobbers)}
+            undefined |= {WIDE.get(name, name) for name in terms.state}
+        for name, found in now.registers.items():
+            if name in terms.state:
+                expected = self.placed.evaluate(terms.state[name], entry)
+            elif name in undefined:
+                continue
+            else:
+                expected = entry[name]
+            if found != expected:
+                return f"leaves with {name}={found:#x}, expected {expected:#x}"
+        for name, segment in now.segments.items():
+            wanted = self.entry.segments[name]
+            if name in (*terms.state, *terms.clobbers):
+                real = Segment(16 * now.registers[name], 0xFFFF, False)
+                wanted = real if now.mode == "real16" else self._flat(name)
+            if segment != wanted:
+                return f"leaves with {name} as {segment}, expected {wanted}"
+        return None
+
+    def _flat(self, segment: str) -> Segment:
+        return FLAT_64 if (self.entry.mode, segment) == ("long64", "cs") else FLAT
