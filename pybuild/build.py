@@ -133,7 +133,8 @@ def prepare_image(order: Order, options: Options) -> tuple[Plan, Parts]:
     With a head it is a relocatable kernel like any other, and the plan is that kernel's.
     """
     binaries = code()
-    image, notes = kernel.read(order.kernel), ()
+    image = kernel.read(order.kernel)
+    notes: tuple[str, ...] = ()
     load_address = options.get(LOAD_ADDRESS)
     if load_address is None:
         image, notes = with_head(image, order, bool(options.get(REPLACE)), binaries)

@@ -6,7 +6,7 @@
 
 take the place of the protected-mode part. Loaders are told that all this is one relocatable kernel
 that needs more memory: in it the head finds room for a *work area* (asm/include/head.inc) and for
-the initrd, wherever the image was loaded. So offsets count from the head's first byte here, and only
+the initrd, wherever the image was loaded. So offsets count from the head's first byte, and only
 `dst` and `run` are addresses.
 
 Sources: boot.rst, the fields relocatable_kernel, kernel_alignment, min_alignment, pref_address,
