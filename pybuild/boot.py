@@ -42,7 +42,8 @@ def boot(
     """Boots an image; the guest's serial port goes to standard output.
 
     Args:
-        image: a file that a PC boots from, or a folder that target `ram` wrote.
+        image: a file that a PC boots from, a folder that target `ram` wrote, or a kernel image,
+            which QEMU is the loader of.
         expect: what must be seen on the serial port or the screen; without it the guest must end
             by itself, by powering off or, in QEMU, by writing 0x10 to isa-debug-exit. A reset is a
             failure: a triple fault and a kernel's panic end that way.
@@ -86,6 +87,8 @@ def _in_qemu(
 ) -> Callable[[Progress], watch.Start]:
     if drives.is_folder(image, drive):
         arguments, directory = _folder_arguments(image), image
+    elif drive is None and drives.is_kernel(image):
+        arguments, directory = [*_RAM, "-kernel", str(image.absolute())], Path()
     else:
         arguments, directory = [*_RAM, *drives.arguments(drives.read(image), drive)], Path()
     if memory is not None:

@@ -200,11 +200,11 @@ def boot(
 ) -> None:
     """Boot IMAGE, its serial port on stdout.
 
-    IMAGE is a disk image or an ISO, which stays as it is whatever the guest writes, or a folder
-    that `build --target ram` wrote. The exit status is 0 when --expect was seen, or without it
-    when the guest ended by itself. QEMU ARGS go to qemu-system-x86_64 as they are, on Xen to the
-    guest's device model. The first `--on xen` downloads a Xen, if the host is not one: see
-    `bootsplice lab`.
+    IMAGE is a disk image or an ISO, which stays as it is whatever the guest writes, a folder that
+    `build --target ram` wrote, or a kernel image, for QEMU's own loader (-kernel). The exit status
+    is 0 when --expect was seen, or without it when the guest ended by itself. QEMU ARGS go to
+    qemu-system-x86_64 as they are, on Xen to the guest's device model. The first `--on xen`
+    downloads a Xen, if the host is not one: see `bootsplice lab`.
     """
     from pybuild import boot as booting
 

@@ -161,4 +161,4 @@ def _suffix(target: str) -> str:
 
 def read_all(folder: Path) -> list[Recipe]:
     """Every recipe in a folder, by name."""
-    return [read(path) for path in sorted(folder.glob("*.toml"))]
+    return [read(path) for path in sorted(folder.glob("*.toml"), key=lambda path: path.stem)]

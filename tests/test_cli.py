@@ -43,7 +43,7 @@ def test_what_is_no_kernel(room: Path, command: tuple[str, ...], kernel: str, wh
         ("--machine broken.toml", "broken.toml: not a machine profile: .*line 1.*"),
         ("--machine odd.toml", "odd.toml: ram is 'much', expected bytes .*"),
         ("--machine fifo", "fifo: not a machine profile: .*"),
-        ("--target tape", "target 'tape': unknown, expected one of disk, iso, ram"),
+        ("--target tape", "target 'tape': unknown, expected one of bzimage, disk, iso, ram"),
         ("--target ram --gpt", "option gpt: target 'ram' has none such, only disk"),
         ("--volume-id X", "option volume-id: target 'disk' has none such, only iso"),
         ("--size many", "option size is 'many', expected bytes, as in 64M"),

@@ -50,6 +50,7 @@
 
 %include "bootproto.inc"
 %include "com1.inc"
+%include "zeropage.inc"
 
 extern start
 extern image_size

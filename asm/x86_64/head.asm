@@ -50,6 +50,7 @@
 
 %include "bootproto.inc"
 %include "com1.inc"
+%include "zeropage.inc"
 %include "identity.inc"
 
 extern start

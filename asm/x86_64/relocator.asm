@@ -45,6 +45,7 @@
 ; It never touches the stack: %rsp is the loader's, and nobody has said that it is usable.
 
 %include "bootproto.inc"
+%include "zeropage.inc"
 %include "identity.inc"
 
 bits 64
