@@ -12,11 +12,12 @@ INVOKE := $(VENV)/bin/invoke
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help images test lint contract bench clean nasm qemu tools peers
+.PHONY: help images test soak lint contract bench clean nasm qemu tools peers
 
 help:
 	@echo 'make images     build the bootable images of every recipe in kernels/ (build/images/)'
 	@echo 'make test       run the test suite'
+	@echo 'make soak       run it with the tests that take long, too'
 	@echo 'make lint       check style and types'
 	@echo 'make contract   hold every source in asm/ to its contract (seconds)'
 	@echo 'make bench      measure speed beside other loaders (under 10 minutes)'
@@ -27,8 +28,8 @@ help:
 images: $(VENV)/.runtime nasm
 	@$(INVOKE) images
 
-test: $(VENV)/.dev nasm qemu tools
-	@$(INVOKE) test
+test soak: $(VENV)/.dev nasm qemu tools peers
+	@$(INVOKE) $@
 
 contract: $(VENV)/.dev nasm
 	@$(INVOKE) contract
@@ -63,9 +64,9 @@ PEER_FILES := /usr/bin/grub-mkimage /usr/lib/grub/i386-pc/boot.img /usr/bin/sysl
 	/usr/lib/syslinux/mbr/mbr.bin /usr/lib/ISOLINUX/isolinux.bin \
 	/usr/lib/syslinux/modules/bios/ldlinux.c32 /usr/bin/xorriso /usr/bin/genisoimage /usr/bin/mformat
 
-# "-": a peer that cannot be installed is left out of the benchmark, which says so.
+# "-": a peer that cannot be installed is left out of the benchmark and of the tests, which say so.
 peers:
-	-@ls $(PEER_FILES) >/dev/null 2>&1 || { $(call install,a peer of the benchmark,$(PEERS)); }
+	-@ls $(PEER_FILES) >/dev/null 2>&1 || { $(call install,another boot loader,$(PEERS)); }
 
 # need PROGRAM,PACKAGES: installs Debian packages if their program is not there; some of them are in
 # /usr/sbin, where only root's PATH looks.

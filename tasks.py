@@ -80,7 +80,13 @@ def contract(c: Context) -> None:
 
 @task
 def test(c: Context) -> None:
-    """Run the whole test suite, in parallel."""
+    """Run the test suite, in parallel; without the tests that `soak` is for."""
+    c.run(f"{_tool('pytest')} -n auto --dist worksteal -m 'not soak'", pty=False)
+
+
+@task
+def soak(c: Context) -> None:
+    """Run the whole test suite, with the tests that take long, too."""
     c.run(f"{_tool('pytest')} -n auto --dist worksteal", pty=False)
 
 

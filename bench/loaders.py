@@ -24,6 +24,7 @@ class Payload:
 
     kernel: Path
     initrd: Path | None
+    cmdline: str = CMDLINE
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -69,7 +70,7 @@ def bootsplice(target: str) -> Callable[[Payload, Path, Path], None]:
     def build(payload: Payload, _: Path, out: Path) -> None:
         program = Path(sys.executable).with_name("bootsplice")
         initrd = [] if payload.initrd is None else [f"--initrd={payload.initrd}"]
-        options = [f"--cmdline={CMDLINE}", f"--target={target}"]
+        options = [f"--cmdline={payload.cmdline}", f"--target={target}"]
         tools.run(program, "build", payload.kernel, *initrd, *options, "-o", out)
 
     return build
@@ -116,7 +117,7 @@ def _syslinux_config(payload: Payload) -> str:
     initrd = "" if payload.initrd is None else f"INITRD /{payload.initrd.name}\n"
     return (
         "DEFAULT linux\nPROMPT 0\nLABEL linux\n"
-        f"LINUX /{payload.kernel.name}\n{initrd}APPEND {CMDLINE}\n"
+        f"LINUX /{payload.kernel.name}\n{initrd}APPEND {payload.cmdline}\n"
     )
 
 
@@ -129,7 +130,8 @@ def _grub(suffix: str) -> Callable[[Payload, Path, Path], None]:
         if payload.initrd is not None:
             initrd = f"initrd{suffix} {place}/{payload.initrd.name}\n"
         config, core = work / "grub.cfg", work / "core.img"
-        config.write_text(f"linux{suffix} {place}/{payload.kernel.name} {CMDLINE}\n{initrd}boot\n")
+        kernel = f"{place}/{payload.kernel.name} {payload.cmdline}"
+        config.write_text(f"linux{suffix} {kernel}\n{initrd}boot\n")
         tools.run(
             *("grub-mkimage", "-O", "i386-pc", "-p", f"{place}/", "-c", config, "-o", core),
             *("biosdisk", "part_msdos", "fat", f"linux{suffix}"),

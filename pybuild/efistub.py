@@ -7,7 +7,7 @@ that the firmware loads it, too.
 
 What is appended to the file belongs to no section, as a signature does, and isn't loaded. The last
 section could not be stretched over it: in memory the kernel's .bss follows what that section has in
-the file, and the EFI stub of Linux 6.7 and later takes it for zeros.
+the file, and an EFI stub such as Linux 6.12's takes it for zeros.
 
 Sources: Microsoft's PE Format; edk2's BasePeCoff.c; Linux's arch/x86/boot/header.S (sections,
 .compat), arch/x86/boot/tools/build.c of 6.6 and older (SizeOfImage) and x86-stub.c.

@@ -179,7 +179,7 @@ OLD: Final = Layout(
 PE32: Final = Layout(
     [
         replace(_TEXT, rva=0x1000),
-        Line(b".reloc", 0x5000, 0x1000, _SETUP + 0x4000, 0x200),
+        Line(b".reloc", 0x5000, 0x1000, _SETUP + 0x4000, 0x1000),
         Line(b".bss", 0x6000, 0x1000, 0, 0),
     ],
     plus=False,

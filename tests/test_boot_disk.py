@@ -44,8 +44,11 @@ AXES: dict[str, list[str]] = {
     "cpu": ["486", "pentium3", "qemu64", "max"],
     "ram": ["16M", "64M", "512M", "3G"],
 }
-# Of these a real kernel takes only some, however it is booted.
+# Of these a real kernel takes only some, however it is booted; and a 64-bit one our loader refuses
+# to start where there is no long mode.
 CPUS = {
+    "probe-64": ["qemu64", "max"],
+    "probe-64-relocatable": ["qemu64", "max"],
     "memtest86+ia32": ["pentium3", "qemu64", "max"],
     "memtest86+x64": ["qemu64", "max"],
     "debian": ["qemu64", "max"],

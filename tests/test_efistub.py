@@ -143,11 +143,16 @@ def test_lief_finds_the_same_program(name: str, by: int, tail: bytes) -> None:
         assert section.characteristics == old.characteristics
 
 
-@pytest.mark.parametrize("layout", [NEW, OLD])
-def test_the_entry_for_firmware_of_32_bits_moves(layout: Layout) -> None:
-    (place,) = (s.at for s in layout.sections if s.name == b".compat")
-    image = with_head(fake(layout), 0x2000)
-    assert image[place : place + 9] == compat(0x3777 + 0x2000)
+@pytest.mark.parametrize("name", ["new", "old", "debian"])
+def test_the_entry_for_firmware_of_32_bits_moves(name: str) -> None:
+    original = some_kernel(name)
+    program = parsed(original.data)
+    (place,) = (s.offset for s in program.sections if s.name == ".compat")
+    entry = int.from_bytes(original.data[place + 4 : place + 8], "little")
+    assert original.data[place : place + 9] == compat(entry)
+    image = with_head(original, 0x2000)
+    assert image[place : place + 9] == compat(entry + 0x2000)
+    assert loaded(image)[entry + 0x2000 :][:64] == loaded(original.data)[entry:][:64]
 
 
 def test_debug_entries_relocations_and_data_base_move() -> None:

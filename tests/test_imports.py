@@ -38,6 +38,7 @@ _RARE: Final = {
     "pycdlib": "build -o x.iso",
     "pybuild.iso9660": "build -o x.iso; the target's own file needs it only to write",
     "pybuild.isonames": "build -o x.iso",
+    "lief": "the PE headers of an EFI stub that is moved",
     "elftools": "the linker: only when a source of the assembler's has changed",
     "pybuild.linker": "only when a source of the assembler's has changed",
     "pybuild.contract": "only when a source of the assembler's has changed",
