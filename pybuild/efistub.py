@@ -174,7 +174,7 @@ def _move_section(image: bytearray, section: Section, seam: _Seam) -> None:
         size, stored = size + seam.by if size else 0, stored + seam.by
     else:
         rva = seam.rva_of(rva)
-        at = seam.offset_of(at) if stored else at
+        at = seam.offset_of(at)
     for field, value in enumerate((size, rva, stored, at)):
         _put(image, section.line + 8 + 4 * field, value)
 

@@ -17,7 +17,7 @@ def tables_size(length: int, init_size: int) -> int:
 
     The low 4 GiB take six tables, or seven with CR4.LA57. No address reaches 2^47, so there is one
     table for each of the top levels. Beyond that a range of n bytes touches at most
-    (n - 1) // 1 GiB + 2 areas of 1 GiB and (n - 1) // 512 GiB + 2 of 512 GiB, as one that begins
+    (n - 2) // 1 GiB + 2 areas of 1 GiB and (n - 2) // 512 GiB + 2 of 512 GiB, as one that begins
     with the last byte of such an area does. Each may need a table that no other range needs.
     Rounding to pages of 2 MiB changes nothing: they don't straddle such areas.
 
@@ -41,4 +41,4 @@ def _most(size: int) -> int:
     """The most tables that a range of this size needs for itself."""
     if size == 0:
         return 0
-    return (size - 1) // _GIB + 2 + (size - 1) // _HALF_TIB + 2
+    return (size - 2) // _GIB + 2 + (size - 2) // _HALF_TIB + 2

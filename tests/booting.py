@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pybuild import build, flock, material, paths, recipe
+from missing import missing
+
+from pybuild import apt, build, flock, material, paths, recipe
 from pybuild.drives import Drive
 from pybuild.recipe import Recipe
 from pybuild.targets import Options
@@ -40,19 +42,31 @@ def make(
     The target is what `out` ends in: an ISO, a folder for target ram if it has no suffix, or else
     a disk image.
     """
-    wanted = {each.name: each.kernel}
-    wanted |= {f"{each.name}.initrd{n}": initrd for n, initrd in enumerate(each.initrd, start=1)}
-    with flock.held(paths.IMAGES / ".lock"):  # whoever makes the same in another process
-        files = [material.make(part, each.folder, name, shop) for name, part in wanted.items()]
+    kernel, *initrds = parts(each, shop)
     order = build.Order(
-        kernel=files[0],
-        initrds=(*files[1:], *more),
+        kernel=kernel,
+        initrds=(*initrds, *more),
         cmdline=each.cmdline,
         machine=profile,
         target={".iso": "iso", "": "ram"}.get(out.suffix, "disk"),
         options=options,
     )
     return Made(out, each, json.loads(build.build(order, out).to_json()))
+
+
+def parts(each: Recipe, shop: material.Workshop) -> list[Path]:
+    """A recipe's kernel and initrds, as they are before anything is built of them.
+
+    Those that cannot be fetched are a skip, but a failure in CI.
+    """
+    wanted = {each.name: each.kernel}
+    wanted |= {f"{each.name}.initrd{n}": initrd for n, initrd in enumerate(each.initrd, start=1)}
+    paths.IMAGES.mkdir(parents=True, exist_ok=True)
+    with flock.held(paths.IMAGES / ".lock"):  # whoever makes the same in another process
+        try:
+            return [material.make(part, each.folder, name, shop) for name, part in wanted.items()]
+        except apt.Unavailable as error:
+            missing(str(error))
 
 
 def named(name: str) -> Recipe:

@@ -59,8 +59,7 @@ def _segments_at() -> int:
 
 def load_segments(uc: Uc, selectors: Mapping[str, int], gdt: bytes) -> None:
     """Loads the segment registers as a CPU would: in long mode unicorn loads only fs and gs."""
-    saved = uc.context_save()
-    contents, *rest = saved.__getstate__()
+    contents, size, arch, mode = uc.context_save().__getstate__()
     raw = bytearray(contents)
     for i, name in enumerate(SEGMENTS):
         low, high = struct.unpack_from("<II", gdt, selectors[name])
@@ -71,7 +70,7 @@ def load_segments(uc: Uc, selectors: Mapping[str, int], gdt: bytes) -> None:
         cache = (selectors[name], base, limit, high)
         _CACHE.pack_into(raw, _segments_at() + _CACHE.size * i, *cache)
     loaded = UcContext.__new__(UcContext)
-    loaded.__setstate__((bytes(raw), *rest))
+    loaded.__setstate__((bytes(raw), size, arch, mode))
     uc.context_restore(loaded)
 
 

@@ -11,6 +11,8 @@ In `long64` there is that, too, but for the paging: longmode.py has what is mapp
   large copy. So with and without it all of memory is compared before and after, and whatever
   differs outside the declared ranges is a violation: fill memory with noise, not zeros.
   Real-mode segments end after 64 KiB, which unicorn doesn't look at: for writes the hook does.
+  In long mode it is the comparison that counts: unicorn 2.1.4 calls no such hook any more after a
+  write that has, in its page, the offset of the instruction that runs, though the page is another.
 - Interrupts and ports are served by what `hardware` is given (bios.py); it may also end the run.
 - What the first binary calls is held to its own contract, from its first byte to its own `leaves`
   target; meanwhile its caller's contract does not count.

@@ -1,6 +1,7 @@
 """Every source in asm/ is run and held to what its own header comment says."""
 
 import itertools
+import re
 from pathlib import Path
 
 import pytest
@@ -36,12 +37,13 @@ from loading import (
     table_address,
     with_parts,
 )
+from longmode import Paging
 from memory import TOP, Memory
 from relocating import Layout, any_layouts
 
 from pybuild import assembler, contract, loadtable
 from pybuild.assembler import Tree
-from pybuild.contract import GENERAL, SEGMENTS
+from pybuild.contract import GENERAL, LONG, SEGMENTS
 
 pytestmark = pytest.mark.contract
 
@@ -109,7 +111,8 @@ def test_relocator_moves_and_enters(name: str, data: st.DataObject) -> None:
 @examples(10)
 @given(data=st.data())
 def test_relocator_moves_megabytes(name: str, data: st.DataObject) -> None:
-    layout = draw_layout(name, data, st.integers(64 * KIB, 3 * MIB))
+    most = 10 * MIB if contract.read(SOURCES[name].path).enter == "long64" else 3 * MIB
+    layout = draw_layout(name, data, st.integers(64 * KIB, most))
     hold_relocator(name, layout, trace=False)
 
 
@@ -197,7 +200,8 @@ def hold_any(name: str, data: st.DataObject, tree: Tree) -> None:
     terms = contract.read(tree.asm / f"{name}.asm")
     base = terms.address or 16 * data.draw(st.integers(0x200, 0x7FFF), "address / 16")
     symbols = {r.symbol: data.draw(st.integers(r.low, r.high), r.symbol) for r in terms.reads}
-    registers = {r: data.draw(st.integers(0x10000, 0xFFFFF), r) for r in GENERAL}
+    general = LONG if terms.enter == "long64" else GENERAL
+    registers = {r: data.draw(st.integers(0x10000, 0xFFFFF), r) for r in general}
     if terms.enter == "real16":
         registers = {r: value & 0xFFFF for r, value in registers.items()}
         registers["cs"] = base // 16
@@ -209,7 +213,9 @@ def hold_any(name: str, data: st.DataObject, tree: Tree) -> None:
     assume(not any(low < it.end and base < high for low, high in ranges))
     assume(not base <= target < it.end)
     assume(all(0 <= low <= high <= min(TOP, low + LARGEST) for low, high in ranges))
-    run(it, memory=Memory([(low, bytes(high - low)) for low, high in ranges]), registers=registers)
+    memory = Memory([(low, bytes(high - low)) for low, high in ranges])
+    paging = Paging([*ranges, (target, target + 1)])
+    run(it, memory=memory, registers=registers, paging=paging)
 
 
 GOOD = """\
@@ -241,13 +247,19 @@ extern where
         ("ds=0x18", "ds=0x10", "leaves with ds=0x18"),
     ],
 )
+@pytest.mark.parametrize("bits", [32, 64])
 def test_a_source_of_no_known_kind_is_held_to_its_contract(
-    tmp_path: Path, old: str, new: str, reason: str
+    tmp_path: Path, bits: int, old: str, new: str, reason: str
 ) -> None:
     folder = tmp_path / "asm/foo"
     folder.mkdir(parents=True)
-    (folder / "arch.toml").write_text('format = "elf32"\n')
-    (folder / "x.asm").write_text(GOOD.replace(old, new) if old else GOOD)
+    (folder / "arch.toml").write_text(f'format = "elf{bits}"\n')
+    text = GOOD.replace(old, new) if old else GOOD
+    if bits == 64:
+        text = re.sub(r"\be(?=dx|di)", "r", text.replace("bits 32", "bits 64"))
+        text = text.replace("protected32", "long64").replace("byte [eax", "byte [rax")
+        reason = reason.replace("edi", "rdi")
+    (folder / "x.asm").write_text(text)
     tree = Tree(tmp_path, tmp_path / "build")
     assembler.build(tree)
 

@@ -89,13 +89,13 @@ BOOTSECT_FAULTS = {
 def with_fault(root: Path, name: str, old: str, new: str) -> Tree:
     """Sources with a fault in one of them, or in what it includes, assembled."""
     shutil.copytree(TREE.asm / "include", root / "asm/include")
-    for path in (TREE.asm / "real", TREE.asm / "i386"):
-        (root / "asm" / path.name).mkdir()
-        shutil.copy(path / "arch.toml", root / "asm" / path.name)
-    for needed in {name, "i386/relocator"}:
+    for arch in ("real", "i386", "x86_64"):
+        only_it = shutil.ignore_patterns("*.asm")
+        shutil.copytree(TREE.asm / arch, root / "asm" / arch, ignore=only_it)
+    for needed in {name} if name.startswith("x86_64/") else {name, "i386/relocator"}:
         shutil.copy(SOURCES[needed].path, root / f"asm/{needed}.asm")
     changed = 0
-    for path in (root / f"asm/{name}.asm", *root.glob("asm/include/*.inc")):
+    for path in (root / f"asm/{name}.asm", *root.glob("asm/*/*.inc")):
         text = path.read_text()
         changed += text.count(f"    {old}")
         path.write_text(text.replace(f"    {old}", f"    {new}"))

@@ -14,8 +14,13 @@ from pybuild import apt
 from pybuild.xen import elf
 from pybuild.xen.packages import NEEDS, File, Packages, merged
 
-# Where ld.so looks by itself.
-_FOLDERS: Final = ("usr/lib/x86_64-linux-gnu", "usr/lib64", "usr/lib")
+# Where ld.so looks by itself, of amd64 and of i386.
+_FOLDERS: Final = (
+    "usr/lib/x86_64-linux-gnu",
+    "usr/lib/i386-linux-gnu",
+    "usr/lib64",
+    "usr/lib",
+)
 
 
 def resolve(programs: Iterable[File], packages: Packages) -> list[File]:
