@@ -18,7 +18,7 @@ In `long64` there is that, too, but for the paging: longmode.py has what is mapp
   limits, but they are in its saved context: cpu.py finds them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
 import longmode
@@ -55,6 +55,7 @@ class Outcome(NamedTuple):
     stopped: str  # what the hardware said; empty if the binary left
     entered: Control
     control: Control  # as it ended
+    gdt: tuple[int, int]  # where it is then, and its limit
 
 
 class Hardware(Protocol):
@@ -104,7 +105,8 @@ def run(
 
     Args:
         entered: where the run begins.
-        others: what else may be entered on the way, each at its first byte.
+        others: what else may be entered on the way, each at its first byte. Without `trace`
+            nobody looks at where execution goes inside of any of them.
         memory: what is in memory; the harness adds the binaries, a GDT and the target's page.
         registers: the entry registers that matter; the others get patterns.
         trace: whether to look at every write as it happens.
@@ -122,7 +124,8 @@ def run(
     top = HIGHEST if mode == "long64" else TOP
     parts = [(at % top, b"\xf4") for at in (target, target + PAGE)]
     parts += [(start, bytes(data)) for start, data in memory.stretches.items()]
-    parts += [(p.base, p.binary.bind(p.symbols, base=p.base)) for p in (entered, *others)]
+    missing = [p for p in (entered, *others) if not p.there]
+    parts += [(p.base, p.binary.bind(p.symbols, base=p.base)) for p in missing]
     taken = Memory(parts).stretches.items()
     free = (at for at in range(PAGE, TOP, PAGE) if all(not s <= at < s + len(d) for s, d in taken))
     table = _GDTS[mode]
@@ -146,7 +149,8 @@ def run(
     after = machine.run(before, budget)
     registers = State.of(machine.uc).registers
     stopped = hardware.stopped if hardware else ""
-    return Outcome(before, after, registers, stopped, begun, Control.of(machine.uc))
+    _, gdt, limit, _ = machine.uc.reg_read(x86_const.UC_X86_REG_GDTR)
+    return Outcome(before, after, registers, stopped, begun, Control.of(machine.uc), (gdt, limit))
 
 
 def _patterns(mode: str) -> dict[str, int]:
@@ -159,6 +163,21 @@ def _patterns(mode: str) -> dict[str, int]:
         return registers | {name: 0x1B51 * (i + 1) for i, name in enumerate(SEGMENTS)}
     data = [name for name in SEGMENTS if name != "cs"]
     return registers | {name: 0x20 + 8 * i for i, name in enumerate(data)} | {"cs": BOOT_CS}
+
+
+def _outside(placed: Sequence[Placed]) -> Iterator[tuple[int, int]]:
+    """What is in none of these, and where the others begin and leave to; ends included."""
+    low = 0
+    for each in sorted(placed, key=lambda p: p.base):
+        if low < each.base:
+            yield low, each.base - 1
+        low = each.end
+    yield low, _ANYWHERE
+    for each in placed[1:]:
+        yield each.base, each.base
+        _, _, target = each.target({})
+        if any(p.has(target) for p in placed):
+            yield target, target
 
 
 class _Machine:
@@ -178,10 +197,9 @@ class _Machine:
         for start, data in memory.stretches.items():
             self.uc.mem_map(start, len(data))
             self.uc.mem_write(start, bytes(data))
-        outside = [(0, placed[0].base - 1), (placed[0].end, _ANYWHERE)]
-        for low, high in outside if len(placed) == 1 else [(0, _ANYWHERE)]:
-            if low <= high:
-                self.uc.hook_add(uc_const.UC_HOOK_CODE, self._on_code, begin=low, end=high)
+        quiet = len(placed) == 1 or not trace
+        for low, high in _outside(placed) if quiet else [(0, _ANYWHERE)]:
+            self.uc.hook_add(uc_const.UC_HOOK_CODE, self._on_code, begin=low, end=high)
         if trace or hardware:
             most = _ANYWHERE if trace else _REAL_MODE_END - 1
             self.uc.hook_add(uc_const.UC_HOOK_MEM_WRITE, self._on_write, begin=0, end=most)
@@ -194,11 +212,11 @@ class _Machine:
     def run(self, before: Memory, budget: int) -> Memory:
         """Runs the first binary; returns memory as it is then."""
         self._enter(self.placed[0])
-        self._go(self.placed[0].base, budget)
+        self._go(self.placed[0].entry, budget)
         while self.hardware and self.active and not (self.violation or self.hardware.stopped):
             now = State.of(self.uc)
             at = 16 * now.registers["cs"] + now.registers["ip"]
-            if now.protected or self.uc.mem_read(at - 1, 1) != _HLT:
+            if now.mode != "real16" or self.uc.mem_read(at - 1, 1) != _HLT:
                 break
             self.hardware.halted(now)
             self._go(at, budget)
@@ -238,7 +256,7 @@ class _Machine:
         if self.violation or not self.active:
             return
         now = self.active[-1]
-        if address == now.target[2]:
+        if address == now.target[2] and not now.placed.through:
             # Where a binary goes, the one that jumped to it may have promised to go, too.
             while self.active and address == self.active[-1].target[2]:
                 if wrong := self.active[-1].wrong_on_leaving(State.of(self.uc)):
@@ -246,7 +264,7 @@ class _Machine:
                 self.active.pop()
             if not self.active:
                 self.uc.emu_stop()
-        elif not now.placed.base <= address < now.placed.end:
+        elif not now.placed.has(address):
             called = [p for p in self.placed[1:] if p.base == address]
             if called:
                 self._enter(called[0])
