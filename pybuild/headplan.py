@@ -253,10 +253,14 @@ def _memory(plan: HeadPlan, kernel: Kernel) -> int:
     """The image's init_size: all that the head may use from where the image is loaded.
 
     That is at `home` or above, so the kernel, where it must be, begins at the image's start or
-    below it: only once can it be in the way of the work area, and of the initrd.
+    below it: only once can it be in the way of the work area, and of the initrd. A kernel that
+    follows runs higher up only if the image is loaded below its pref_address, or at `home` or
+    pref_address when they don't have its alignment; any other address has.
     """
-    home = kernel.load_address
-    used = plan.init_size + (max(plan.run, home) - home if plan.follows else 0)
+    used = plan.init_size
+    if plan.follows:
+        homes = (kernel.load_address, max(plan.run, kernel.load_address))
+        used += max(max(align_up(at, plan.alignment), plan.run) - at for at in homes)
     image, initrd = align_up(plan.image_size, PAGE), align_up(plan.initrd_size, PAGE)
     return max(image, used) + align_up(plan.work_size, PAGE) + initrd + _SLACK
 
