@@ -137,6 +137,13 @@ def test_an_alignment_that_the_load_address_does_not_have() -> None:
         hold_head(Boot(bits, made, HOME, trace=False))
 
 
+def test_no_alignment_is_one_byte() -> None:
+    fields = header(kernel_alignment=0, pref_address=0, init_size=0x20000)
+    made = make(0x3000, {"relocatable_kernel": 1, **fields})
+    for bits in (32, 64):
+        hold_head(Boot(bits, made, HOME + 0x123, trace=False))
+
+
 # Headers
 
 
