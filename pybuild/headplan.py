@@ -169,7 +169,6 @@ def place(kernel: Kernel, request: Request) -> HeadPlan:
     home = kernel.load_address
     follows = kernel.is_relocatable
     running = protected.runtime(kernel, home, kernel["kernel_alignment"])
-    running = protected.unpacking(kernel, running)
     if follows:
         init_size = align_up(max(kernel["init_size"], size), PAGE)
     else:
