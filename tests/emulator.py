@@ -7,9 +7,10 @@ In `long64` there is that, too, but for the paging: longmode.py has what is mapp
 
 - Execution: a hook on every address that is not the binary's own, which costs nothing inside it.
   The `leaves` target is such an address: the run ends there, before its first instruction.
-- Writes: with `trace` a hook on each, which is a call per element of a `rep movs`: too slow for a
-  large copy. So with and without it all of memory is compared before and after, and whatever
-  differs outside the declared ranges is a violation: fill memory with noise, not zeros.
+- Writes: with `trace` a hook on each that may break a contract. Where binaries call each other or
+  segments matter that is a call per element of a `rep movs`: too slow for a large copy. So with
+  and without it all of memory is compared before and after, and whatever differs outside the
+  declared ranges is a violation: fill memory with noise, not zeros.
   Real-mode segments end after 64 KiB, which unicorn doesn't look at: for writes the hook does.
   In long mode it is the comparison that counts: unicorn 2.1.4 calls no such hook any more after a
   write that has, in its page, the offset of the instruction that runs, though the page is another.
@@ -42,6 +43,7 @@ MODES: Final = {
 _ANYWHERE: Final = (1 << 64) - 1
 _NEVER: Final = {"real16": 1 << 40, "protected32": 1 << 40, "long64": 1 << 63}  # an address
 _PAGE_FAULT: Final = 14
+_WIDEST_WRITE: Final = 16  # bytes
 REAL_MODE_VECTORS: Final = 0x400  # bytes of the interrupt table
 _HOSTILE_FLAGS: Final = 0x8D7 | FLAGS["df"]  # and OF SF ZF AF PF CF
 _HLT: Final = b"\xf4"
@@ -171,6 +173,7 @@ class _Machine:
     ) -> None:
         self.placed = placed
         self.hardware = hardware
+        self.trace = trace
         self.real = any(each.terms.enter == "real16" for each in placed)
         self.active: list[Activation] = []
         self.may_change: list[tuple[int, int]] = []
@@ -184,9 +187,6 @@ class _Machine:
         for low, high in outside if len(placed) == 1 else [(0, _ANYWHERE)]:
             if low <= high:
                 self.uc.hook_add(uc_const.UC_HOOK_CODE, self._on_code, begin=low, end=high)
-        if trace or hardware:
-            most = _ANYWHERE if trace else _REAL_MODE_END - 1
-            self.uc.hook_add(uc_const.UC_HOOK_MEM_WRITE, self._on_write, begin=0, end=most)
         self.uc.hook_add(uc_const.UC_HOOK_MEM_INVALID, self._on_unmapped)
         self.uc.hook_add(uc_const.UC_HOOK_INTR, self._on_interrupt)
         if hardware:
@@ -196,6 +196,8 @@ class _Machine:
     def run(self, before: Memory, budget: int) -> Memory:
         """Runs the first binary; returns memory as it is then."""
         self._enter(self.placed[0])
+        if self.trace or self.hardware:
+            self._watch_writes()
         self._go(self.placed[0].base, budget)
         while self.hardware and self.active and not (self.violation or self.hardware.stopped):
             now = State.of(self.uc)
@@ -215,6 +217,18 @@ class _Machine:
         if self.violation:
             raise self.violation
         return after
+
+    def _watch_writes(self) -> None:
+        """Hooks what may break a contract: a write that cannot costs nothing then."""
+        most = _ANYWHERE if self.trace else _REAL_MODE_END - 1
+        unwatched = sorted(self.active[0].writes)
+        if len(self.placed) > 1 or self.hardware or self.real:
+            unwatched = []
+        at = 0
+        for low, high in [*unwatched, (most + 1, most + 1)]:
+            if at < low:
+                self.uc.hook_add(uc_const.UC_HOOK_MEM_WRITE, self._on_write, begin=at, end=low - 1)
+            at = max(at, high - _WIDEST_WRITE)
 
     def _go(self, address: int, budget: int) -> None:
         try:
