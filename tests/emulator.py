@@ -12,8 +12,6 @@ In `long64` there is that, too, but for the paging: longmode.py has what is mapp
   and without it all of memory is compared before and after, and whatever differs outside the
   declared ranges is a violation: fill memory with noise, not zeros.
   Real-mode segments end after 64 KiB, which unicorn doesn't look at: for writes the hook does.
-  In long mode it is the comparison that counts: unicorn 2.1.4 calls no such hook any more after a
-  write that has, in its page, the offset of the instruction that runs, though the page is another.
 - Interrupts and ports are served by what `hardware` is given (bios.py); it may also end the run.
 - What the first binary calls is held to its own contract, from its first byte to its own `leaves`
   target; meanwhile its caller's contract does not count.
@@ -133,9 +131,13 @@ def run(
     gdt = next(free) if paging.gdt is None else paging.gdt
     before = Memory([*parts, (gdt, table)])
 
-    machine = _Machine((entered, *others), before, trace, hardware)
+    hidden = {}
     if mode == "long64":
-        longmode.enter(machine.uc, paging, [(entered.base, entered.end), (gdt, gdt + len(table))])
+        also = [(entered.base, entered.end), (gdt, gdt + len(table))]
+        hidden = {HIGHEST: longmode.tables_of(paging, also)}
+    machine = _Machine((entered, *others), before, hidden, trace, hardware)
+    if mode == "long64":
+        longmode.enter(machine.uc, paging)
     if mode == "real16":
         machine.uc.reg_write(x86_const.UC_X86_REG_IDTR, (0, 0, REAL_MODE_VECTORS - 1, 0))
     else:
@@ -169,7 +171,12 @@ class _Machine:
     """A unicorn with the hooks that watch one run."""
 
     def __init__(
-        self, placed: tuple[Placed, ...], memory: Memory, trace: bool, hardware: Hardware | None
+        self,
+        placed: tuple[Placed, ...],
+        memory: Memory,
+        hidden: Mapping[int, bytes],
+        trace: bool,
+        hardware: Hardware | None,
     ) -> None:
         self.placed = placed
         self.hardware = hardware
@@ -180,7 +187,10 @@ class _Machine:
         self.violation: ContractError | None = None
         mode = MODES[placed[0].terms.enter]
         self.uc = Uc(uc_const.UC_ARCH_X86, mode, hardware.cpu if hardware else None)
-        for start, data in memory.stretches.items():
+        # From the largest on: unicorn 2.1.4 confuses the pages of a larger one that comes later
+        # with those of others, and then takes a write there for one to the code that runs.
+        parts = [*memory.stretches.items(), *hidden.items()]
+        for start, data in sorted(parts, key=lambda part: -len(part[1])):
             self.uc.mem_map(start, len(data))
             self.uc.mem_write(start, bytes(data))
         outside = [(0, placed[0].base - 1), (placed[0].end, _ANYWHERE)]
