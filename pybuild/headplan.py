@@ -73,6 +73,7 @@ class HeadPlan:
         follows: whether the kernel runs wherever the image is loaded.
         dst: where it must run, if it doesn't.
         run: the lowest address where it runs, if it follows: its pref_address.
+        alignment: of where it runs, if it follows; a loader may lower it.
         init_size: what it needs from there, or from dst.
         entry32: from where it runs to its 32-bit entry.
         initrd: the built-in initrd.
@@ -96,6 +97,7 @@ class HeadPlan:
     follows: bool
     dst: int
     run: int
+    alignment: int
     init_size: int
     entry32: int
     initrd: int
@@ -167,7 +169,6 @@ def place(kernel: Kernel, request: Request) -> HeadPlan:
     home = kernel.load_address
     follows = kernel.is_relocatable
     running = protected.runtime(kernel, home, kernel["kernel_alignment"])
-    running = protected.unpacking(kernel, running)
     if follows:
         init_size = align_up(max(kernel["init_size"], size), PAGE)
     else:
@@ -186,6 +187,7 @@ def place(kernel: Kernel, request: Request) -> HeadPlan:
         follows=follows,
         dst=0 if follows else home,
         run=kernel.get("pref_address") if follows else home,
+        alignment=max(kernel["kernel_alignment"], 1) if follows else 1,
         init_size=init_size,
         entry32=start - home if kernel.contents.contains(start) else 0,
         initrd=initrd if request.initrd_size else head_size + size,
@@ -212,18 +214,21 @@ def place(kernel: Kernel, request: Request) -> HeadPlan:
     return plan
 
 
-def places(plan: HeadPlan, address: int, *, initrd: bool = True) -> Places:
+def places(
+    plan: HeadPlan, address: int, *, initrd: bool = True, alignment: int | None = None
+) -> Places:
     """Where the head of an image that is loaded at `address` puts everything.
 
     The same as asm/include/head.inc does, which the tests hold it to.
 
     Args:
         plan: the image's.
-        address: where its protected-mode part is loaded, a multiple of kernel_alignment.
+        address: where its protected-mode part is loaded.
         initrd: whether the built-in initrd is used: the loader brings none.
+        alignment: the header's kernel_alignment, if the loader lowered it.
     """
     dst = address if plan.follows else plan.dst
-    run = max(dst, plan.run)
+    run = max(align_up(dst, alignment or plan.alignment), plan.run) if plan.follows else dst
     kernel = Region("kernel", dst, run + plan.init_size)
     taken = [kernel]
 
@@ -247,10 +252,14 @@ def _memory(plan: HeadPlan, kernel: Kernel) -> int:
     """The image's init_size: all that the head may use from where the image is loaded.
 
     That is at `home` or above, so the kernel, where it must be, begins at the image's start or
-    below it: only once can it be in the way of the work area, and of the initrd.
+    below it: only once can it be in the way of the work area, and of the initrd. A kernel that
+    follows runs higher up only if the image is loaded below its pref_address, or at `home` or
+    pref_address when they don't have its alignment; any other address has.
     """
-    home = kernel.load_address
-    used = plan.init_size + (max(plan.run, home) - home if plan.follows else 0)
+    used = plan.init_size
+    if plan.follows:
+        homes = (kernel.load_address, max(plan.run, kernel.load_address))
+        used += max(max(align_up(at, plan.alignment), plan.run) - at for at in homes)
     image, initrd = align_up(plan.image_size, PAGE), align_up(plan.initrd_size, PAGE)
     return max(image, used) + align_up(plan.work_size, PAGE) + initrd + _SLACK
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from pybuild import bootproto, cmdline, efistub, headplan
+from pybuild import bootproto, cmdline, efistub, headplan, protected
 from pybuild.errors import BuildError
 from pybuild.flat import FlatBinary, Relocation
 from pybuild.headplan import CRC_SIZE, ENTRY_64, HeadPlan, Request
@@ -35,8 +35,6 @@ _NOT_SAVED: Final = ("code32_start", "vid_mode")
 _LOW: Final = "code32_start"  # of these the one that always has 32 bits
 _CERTIFICATE_ALIGNMENT: Final = 8  # PE Format, "Attribute Certificate Table"
 _CRC_HOLDS: Final = 0xFFFFFFFF  # zlib's CRC-32 of an image with its CRC behind it
-# Fields that a header raised to 2.10 gets, besides 0: boot.rst's own value for older ones.
-_RAISED: Final = {"cmdline_size": bootproto.DEFAULT_CMDLINE_SIZE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +59,23 @@ class _Layout:
 
 
 def raised(kernel: Kernel) -> Kernel:
-    """The kernel, its protocol version raised to 2.10 if that is lower and its header has room."""
+    """The kernel, its protocol version raised to 2.10 if that is lower and its header has room.
+
+    New fields are 0, but for boot.rst's cmdline_size of older ones, and for what it needs to unpack
+    itself, which such a kernel doesn't say.
+    """
     needed = bootproto.field("init_size", headplan.NEWEST_NEEDED)
     if not 0x205 <= kernel.version < headplan.NEWEST_NEEDED or kernel.header_end < needed.end:
         return kernel
     data = bytearray(kernel.data)
+    running = protected.runtime(kernel, kernel.load_address, kernel["kernel_alignment"])
+    new = {
+        "cmdline_size": bootproto.DEFAULT_CMDLINE_SIZE,
+        "init_size": protected.unpacking(kernel, running).size,
+    }
     for field in bootproto.FIELDS:
         if field.since > kernel.version and field.exists(headplan.NEWEST_NEEDED, kernel.header_end):
-            field.put(data, _RAISED.get(field.name, 0))
+            field.put(data, new.get(field.name, 0))
     kernel.field("version").put(data, headplan.NEWEST_NEEDED)
     return dataclasses.replace(kernel, data=bytes(data), version=headplan.NEWEST_NEEDED)
 

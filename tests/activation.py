@@ -26,6 +26,17 @@ class Placed:
     base: int
     symbols: Mapping[str, int]
     also: Sequence[tuple[int, int]] = ()  # what it may write and no expression can tell
+    there: bool = False  # its code need not be put in its place: something else does that
+    through: bool = False  # what it enters leaves for it; its target may be code of its own first
+    way_in: int | None = None  # a jump to its first byte, which is entered instead
+
+    @property
+    def entry(self) -> int:
+        return self.base if self.way_in is None else self.way_in
+
+    def has(self, address: int) -> bool:
+        """Whether it is its own code that is executed there."""
+        return self.base <= address < self.end or address == self.way_in
 
     @property
     def end(self) -> int:

@@ -7,12 +7,11 @@ In `long64` there is that, too, but for the paging: longmode.py has what is mapp
 
 - Execution: a hook on every address that is not the binary's own, which costs nothing inside it.
   The `leaves` target is such an address: the run ends there, before its first instruction.
-- Writes: with `trace` a hook on each, which is a call per element of a `rep movs`: too slow for a
-  large copy. So with and without it all of memory is compared before and after, and whatever
-  differs outside the declared ranges is a violation: fill memory with noise, not zeros.
+- Writes: with `trace` a hook on each that may break a contract. Where binaries call each other or
+  segments matter that is a call per element of a `rep movs`: too slow for a large copy. So with
+  and without it all of memory is compared before and after, and whatever differs outside the
+  declared ranges is a violation: fill memory with noise, not zeros.
   Real-mode segments end after 64 KiB, which unicorn doesn't look at: for writes the hook does.
-  In long mode it is the comparison that counts: unicorn 2.1.4 calls no such hook any more after a
-  write that has, in its page, the offset of the instruction that runs, though the page is another.
 - Interrupts and ports are served by what `hardware` is given (bios.py); it may also end the run.
 - What the first binary calls is held to its own contract, from its first byte to its own `leaves`
   target; meanwhile its caller's contract does not count.
@@ -20,7 +19,7 @@ In `long64` there is that, too, but for the paging: longmode.py has what is mapp
   limits, but they are in its saved context: cpu.py finds them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
 import longmode
@@ -42,6 +41,7 @@ MODES: Final = {
 _ANYWHERE: Final = (1 << 64) - 1
 _NEVER: Final = {"real16": 1 << 40, "protected32": 1 << 40, "long64": 1 << 63}  # an address
 _PAGE_FAULT: Final = 14
+_WIDEST_WRITE: Final = 16  # bytes
 REAL_MODE_VECTORS: Final = 0x400  # bytes of the interrupt table
 _HOSTILE_FLAGS: Final = 0x8D7 | FLAGS["df"]  # and OF SF ZF AF PF CF
 _HLT: Final = b"\xf4"
@@ -57,6 +57,7 @@ class Outcome(NamedTuple):
     stopped: str  # what the hardware said; empty if the binary left
     entered: Control
     control: Control  # as it ended
+    gdt: tuple[int, int]  # where it is then, and its limit
 
 
 class Hardware(Protocol):
@@ -106,7 +107,8 @@ def run(
 
     Args:
         entered: where the run begins.
-        others: what else may be entered on the way, each at its first byte.
+        others: what else may be entered on the way, each at its first byte. Without `trace`
+            nobody looks at where execution goes inside of any of them.
         memory: what is in memory; the harness adds the binaries, a GDT and the target's page.
         registers: the entry registers that matter; the others get patterns.
         trace: whether to look at every write as it happens.
@@ -124,16 +126,21 @@ def run(
     top = HIGHEST if mode == "long64" else TOP
     parts = [(at % top, b"\xf4") for at in (target, target + PAGE)]
     parts += [(start, bytes(data)) for start, data in memory.stretches.items()]
-    parts += [(p.base, p.binary.bind(p.symbols, base=p.base)) for p in (entered, *others)]
+    missing = [p for p in (entered, *others) if not p.there]
+    parts += [(p.base, p.binary.bind(p.symbols, base=p.base)) for p in missing]
     taken = Memory(parts).stretches.items()
     free = (at for at in range(PAGE, TOP, PAGE) if all(not s <= at < s + len(d) for s, d in taken))
     table = _GDTS[mode]
     gdt = next(free) if paging.gdt is None else paging.gdt
     before = Memory([*parts, (gdt, table)])
 
-    machine = _Machine((entered, *others), before, trace, hardware)
+    hidden = {}
     if mode == "long64":
-        longmode.enter(machine.uc, paging, [(entered.base, entered.end), (gdt, gdt + len(table))])
+        also = [(entered.base, entered.end), (gdt, gdt + len(table))]
+        hidden = {HIGHEST: longmode.tables_of(paging, also)}
+    machine = _Machine((entered, *others), before, hidden, trace, hardware)
+    if mode == "long64":
+        longmode.enter(machine.uc, paging)
     if mode == "real16":
         machine.uc.reg_write(x86_const.UC_X86_REG_IDTR, (0, 0, REAL_MODE_VECTORS - 1, 0))
     else:
@@ -148,7 +155,8 @@ def run(
     after = machine.run(before, budget)
     registers = State.of(machine.uc).registers
     stopped = hardware.stopped if hardware else ""
-    return Outcome(before, after, registers, stopped, begun, Control.of(machine.uc))
+    _, gdt, limit, _ = machine.uc.reg_read(x86_const.UC_X86_REG_GDTR)
+    return Outcome(before, after, registers, stopped, begun, Control.of(machine.uc), (gdt, limit))
 
 
 def _patterns(mode: str) -> dict[str, int]:
@@ -163,30 +171,50 @@ def _patterns(mode: str) -> dict[str, int]:
     return registers | {name: 0x20 + 8 * i for i, name in enumerate(data)} | {"cs": BOOT_CS}
 
 
+def _outside(placed: Sequence[Placed]) -> Iterator[tuple[int, int]]:
+    """What is in none of these, and where the others begin and leave to; ends included."""
+    low = 0
+    for each in sorted(placed, key=lambda p: p.base):
+        if low < each.base:
+            yield low, each.base - 1
+        low = each.end
+    yield low, _ANYWHERE
+    for each in placed[1:]:
+        yield each.base, each.base
+        _, _, target = each.target({})
+        if any(p.has(target) for p in placed):
+            yield target, target
+
+
 class _Machine:
     """A unicorn with the hooks that watch one run."""
 
     def __init__(
-        self, placed: tuple[Placed, ...], memory: Memory, trace: bool, hardware: Hardware | None
+        self,
+        placed: tuple[Placed, ...],
+        memory: Memory,
+        hidden: Mapping[int, bytes],
+        trace: bool,
+        hardware: Hardware | None,
     ) -> None:
         self.placed = placed
         self.hardware = hardware
+        self.trace = trace
         self.real = any(each.terms.enter == "real16" for each in placed)
         self.active: list[Activation] = []
         self.may_change: list[tuple[int, int]] = []
         self.violation: ContractError | None = None
         mode = MODES[placed[0].terms.enter]
         self.uc = Uc(uc_const.UC_ARCH_X86, mode, hardware.cpu if hardware else None)
-        for start, data in memory.stretches.items():
+        # From the largest on: unicorn 2.1.4 confuses the pages of a larger one that comes later
+        # with those of others, and then takes a write there for one to the code that runs.
+        parts = [*memory.stretches.items(), *hidden.items()]
+        for start, data in sorted(parts, key=lambda part: -len(part[1])):
             self.uc.mem_map(start, len(data))
             self.uc.mem_write(start, bytes(data))
-        outside = [(0, placed[0].base - 1), (placed[0].end, _ANYWHERE)]
-        for low, high in outside if len(placed) == 1 else [(0, _ANYWHERE)]:
-            if low <= high:
-                self.uc.hook_add(uc_const.UC_HOOK_CODE, self._on_code, begin=low, end=high)
-        if trace or hardware:
-            most = _ANYWHERE if trace else _REAL_MODE_END - 1
-            self.uc.hook_add(uc_const.UC_HOOK_MEM_WRITE, self._on_write, begin=0, end=most)
+        quiet = len(placed) == 1 or not trace
+        for low, high in _outside(placed) if quiet else [(0, _ANYWHERE)]:
+            self.uc.hook_add(uc_const.UC_HOOK_CODE, self._on_code, begin=low, end=high)
         self.uc.hook_add(uc_const.UC_HOOK_MEM_INVALID, self._on_unmapped)
         self.uc.hook_add(uc_const.UC_HOOK_INTR, self._on_interrupt)
         if hardware:
@@ -196,11 +224,13 @@ class _Machine:
     def run(self, before: Memory, budget: int) -> Memory:
         """Runs the first binary; returns memory as it is then."""
         self._enter(self.placed[0])
-        self._go(self.placed[0].base, budget)
+        if self.trace or self.hardware:
+            self._watch_writes()
+        self._go(self.placed[0].entry, budget)
         while self.hardware and self.active and not (self.violation or self.hardware.stopped):
             now = State.of(self.uc)
             at = 16 * now.registers["cs"] + now.registers["ip"]
-            if now.protected or self.uc.mem_read(at - 1, 1) != _HLT:
+            if now.mode != "real16" or self.uc.mem_read(at - 1, 1) != _HLT:
                 break
             self.hardware.halted(now)
             self._go(at, budget)
@@ -215,6 +245,18 @@ class _Machine:
         if self.violation:
             raise self.violation
         return after
+
+    def _watch_writes(self) -> None:
+        """Hooks what may break a contract: a write that cannot costs nothing then."""
+        most = _ANYWHERE if self.trace else _REAL_MODE_END - 1
+        unwatched = sorted(self.active[0].writes)
+        if len(self.placed) > 1 or self.hardware or self.real:
+            unwatched = []
+        at = 0
+        for low, high in [*unwatched, (most + 1, most + 1)]:
+            if at < low:
+                self.uc.hook_add(uc_const.UC_HOOK_MEM_WRITE, self._on_write, begin=at, end=low - 1)
+            at = max(at, high - _WIDEST_WRITE)
 
     def _go(self, address: int, budget: int) -> None:
         try:
@@ -240,7 +282,7 @@ class _Machine:
         if self.violation or not self.active:
             return
         now = self.active[-1]
-        if address == now.target[2]:
+        if address == now.target[2] and not now.placed.through:
             # Where a binary goes, the one that jumped to it may have promised to go, too.
             while self.active and address == self.active[-1].target[2]:
                 if wrong := self.active[-1].wrong_on_leaving(State.of(self.uc)):
@@ -248,7 +290,7 @@ class _Machine:
                 self.active.pop()
             if not self.active:
                 self.uc.emu_stop()
-        elif not now.placed.base <= address < now.placed.end:
+        elif not now.placed.has(address):
             called = [p for p in self.placed[1:] if p.base == address]
             if called:
                 self._enter(called[0])

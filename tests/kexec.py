@@ -38,11 +38,12 @@ _QUICKLY: Final = (
 )
 # RAM is at 16 MiB and up, and below 1 MiB: so says this kernel, and tells the next one.
 _HOLE: Final = "memmap=15M$1M"
-# Room for a kernel that is to run when this one has crashed, and for all that it may use.
-_CRASH: Final = "crashkernel=64M@64M"
+# Room for a kernel that is to run when this one has crashed, and for all that it may use: more if
+# there is more, for a Linux.
+_CRASH: Final = "crashkernel=0-256M:48M,256M-:192M@64M"
 _LOAD: Final = "--load --kexec-syscall"
 _LOAD_PANIC: Final = "--load-panic --kexec-syscall"
-_MEMORY: Final = 256  # MiB
+_MEMORY: Final = 128  # MiB; with more memtest86+ takes long
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +163,8 @@ KEXEC_I386: Final = _loader("kexec-i386", "32-bit", "i386", _LOAD)
 KEXEC_FILE: Final = _loader("kexec-file", "64-bit", "amd64", "--load --kexec-file-syscall")
 # Those kernels as any other.
 KEXEC_32: Final = _loader("kexec-entry-32bit", "32-bit", "amd64", f"{_LOAD} --entry-32bit")
-# By the setup code, which cannot ask the BIOS much then.
+# By the setup code. kexec puts the command line where Linux's own setup code writes over it; the
+# probe's leaves it alone.
 KEXEC_16: Final = _loader("kexec-real-mode", "16-bit", "amd64", f"{_LOAD} --real-mode")
 # 0x1000000 for a relocatable kernel; any other is refused: "Invalid memory segment 0x100000".
 KEXEC_HOLE: Final = _loader("kexec-hole", "32-bit", "amd64", _LOAD, _HOLE)

@@ -57,11 +57,8 @@ class Paging:
     la57: bool = False
 
 
-def enter(uc: Uc, paging: Paging, also: Iterable[Range]) -> None:
-    """Has a unicorn in UC_MODE_64 use page tables that map what is promised, and `also`."""
-    tables = _tables([*paging.promised, *also], paging.la57)
-    uc.mem_map(HIGHEST, len(tables))
-    uc.mem_write(HIGHEST, tables)
+def enter(uc: Uc, paging: Paging) -> None:
+    """Has a unicorn in UC_MODE_64 use the page tables at HIGHEST."""
     la57 = _CR4_LA57 if paging.la57 else 0
     control = Control(CR0_PG | _CR0_WP | CR0_PE, HIGHEST, _CR4_PAE | _CR4_PGE | la57)
     uc.reg_write(x86_const.UC_X86_REG_CR3, control.cr3)
@@ -74,8 +71,9 @@ def _shifts(la57: bool) -> tuple[int, ...]:
     return (48, 39, 30, 21, 12) if la57 else (39, 30, 21, 12)
 
 
-def _tables(ranges: Iterable[Range], la57: bool) -> bytes:
-    """The tables, one after the other, as they are at HIGHEST: the root is the first."""
+def tables_of(paging: Paging, also: Iterable[Range]) -> bytes:
+    """Tables for HIGHEST that map what is promised, and `also`; the root is the first."""
+    ranges, la57 = [*paging.promised, *also], paging.la57
     tables = [[0] * 512]
     below: dict[tuple[int, int], int] = {}  # by a level's shift and the bits above it
     for low, high in ranges:

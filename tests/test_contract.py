@@ -48,7 +48,8 @@ from pybuild.contract import GENERAL, LONG, SEGMENTS
 pytestmark = pytest.mark.contract
 
 RELOCATORS = [name for name in SOURCES if Path(name).name.startswith("relocator")]
-KNOWN = (*RELOCATORS, "real/early", "real/diskboot", "real/loader")
+HEADS = [name for name in SOURCES if Path(name).name == "head"]  # test_head.py
+KNOWN = (*RELOCATORS, *HEADS, "real/early", "real/diskboot", "real/loader")
 OTHERS = [name for name in SOURCES if name not in KNOWN]
 LOADER_ROOM = 0x4000  # bytes, of its code and table
 LARGEST = 1 << 20  # bytes of a range that a source of no special kind is given to write

@@ -89,9 +89,19 @@ def test_a_kernel_is_refused(loader: Loader, shop: Workshop, tmp_path: Path) -> 
 
 
 @pytest.mark.soak
+@pytest.mark.parametrize("memory", [512, 5120])
 @pytest.mark.parametrize("loader", [kexec.KEXEC, kexec.KEXEC_FILE], ids=str)
-def test_a_kernel_with_a_64_bit_entry(loader: Loader, shop: Workshop, tmp_path: Path) -> None:
-    """Debian's, at the end of RAM."""
+def test_a_kernel_with_a_64_bit_entry(
+    loader: Loader, memory: int, shop: Workshop, tmp_path: Path
+) -> None:
+    """Debian's, at the end of RAM, above 4 GiB, too."""
     each = named("debian")
     kernel, initrd = parts(each, shop)
-    loader.boot(kernel, expect=each.expect, room=tmp_path, initrd=initrd, cmdline=each.cmdline)
+    loader.boot(
+        kernel,
+        expect=each.expect,
+        room=tmp_path,
+        initrd=initrd,
+        cmdline=each.cmdline,
+        memory=memory,
+    )

@@ -14,7 +14,8 @@
 ;
 ; `tables` is page-aligned and `tables_size` a multiple of 4096; longmode.py has how much is enough.
 ; Should it not be, nothing behind it is written: the CPU stops in a `pause` loop instead.
-; Nothing lies at or above 2^47: not what is below, not what boot_params or the GDTR tell of.
+; Nothing lies at or above 2^47: not what is below, not what boot_params or the GDTR tell of. The
+; command line and the GDT lie neither in dst..dst+len nor in the tables.
 ;
 ; enter     long64                  paging on, IF clear, cs=0x10 and no other selector loaded
 ; in        rsi                     boot_params, physical address
@@ -34,6 +35,7 @@
 ; needs     tables+tables_size <= src or tables >= src+len
 ; needs     tables+tables_size <= dst or tables >= dst+len and tables >= dst+init_size
 ; needs     tables+tables_size <= rsi or tables >= rsi+0x1000
+; needs     rsi+0x1000 <= dst or rsi >= dst+len
 ; writes    dst..dst+len            the kernel
 ; writes    rsi+0x214..rsi+0x218    boot_params.code32_start
 ; writes    tables..tables+tables_size  and, for a moment, the GDTR in the first page of them
