@@ -15,7 +15,7 @@ from memory import PAGE, TOP, Memory
 
 from pybuild import headplan
 from pybuild.assembler import Tree
-from pybuild.headplan import HEAD_RELOCATOR, Places
+from pybuild.headplan import HEAD_RELOCATOR, STACK_SIZE, Places
 from pybuild.kernel import Kernel
 from pybuild.splice import HEAD_32, HEAD_64, RELOCATOR, RELOCATOR_64
 
@@ -64,6 +64,12 @@ class Boot:
         return self.address if self.made.plan.follows else self.made.plan.dst
 
     @property
+    def own(self) -> tuple[Range, Range]:
+        """What the head has its variables and its stack in."""
+        plan, kernel = self.made.plan, self.address + self.made.plan.head_size
+        return (self.address, self.address + plan.code_size), (kernel - STACK_SIZE, kernel)
+
+    @property
     def window(self) -> Range:
         """Where the kernel unpacks itself and runs."""
         end = self.places.kernel.end
@@ -82,6 +88,16 @@ class Boot:
         if self.initrd:
             found.append((self.initrd[0], self.initrd[0] + self.initrd[1]))
         return found
+
+    @property
+    def tables(self) -> list[Range]:
+        """Where page tables may be made to show something on the screen, when all is over."""
+        if self.bits == 32:
+            return []
+        start = self.address + self.made.plan.head_size
+        if self.made.plan.len >= self.made.plan.work_size:
+            return [(start, start + self.made.plan.len)]
+        return [(self.places.work.start, self.places.work.end)]
 
     def page(self) -> bytearray:
         """boot_params, as the loader makes it: noise wherever the protocol says nothing."""
@@ -210,8 +226,8 @@ def hold_head(boot: Boot, tree: Tree = TREE) -> Outcome:
 def expect(boot: Boot, outcome: Outcome) -> Memory:
     """Memory as it should be: unchanged, but for what the head has and puts somewhere."""
     made, at, plan = boot.made, boot.places, boot.made.plan
-    own = (boot.address, boot.address + plan.head_size)
-    expected = outcome.before.take(outcome.after, [own, (at.work.start, at.work.end)])
+    work = (at.work.start, at.work.end)
+    expected = outcome.before.take(outcome.after, [*boot.own, work])
     page = boot.page()
     for header_field in made.kernel.fields:
         if header_field.access == "read" and header_field.offset >= HEADER:

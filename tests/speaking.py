@@ -95,8 +95,10 @@ def message(boot: Boot, tree: Tree = TREE, *, early: bool = True) -> str:
     outcome = start(boot, console, tree)
     if not console.stopped:
         raise ContractError("goes on")
-    params = SCRATCH if early else range(PAGE)
-    own = [boot.loaded, (boot.boot_params + params.start, boot.boot_params + params.stop)]
+    params = boot.boot_params
+    own = [*boot.own, *boot.tables, (params + SCRATCH.start, params + SCRATCH.stop)]
+    if not early:
+        own += [boot.loaded, (params, params + PAGE)]
     changed = outcome.before.take(outcome.after, own).first_difference(outcome.after)
     if changed is not None:
         raise ContractError(f"stops, but has changed {changed:#x}")

@@ -84,8 +84,10 @@ def test_there_is_no_ram(bits: int, e820: list[tuple[int, int, int]], hit: tuple
 
 @both
 @pytest.mark.parametrize("what", ["work", "initrd"])
-def test_there_is_no_ram_behind_the_image(bits: int, what: str) -> None:
-    it = boot(bits)
+@pytest.mark.parametrize("length", [LENGTH, 0x40000])
+def test_there_is_no_ram_behind_the_image(bits: int, what: str, length: int) -> None:
+    """Where there is none, there are no page tables either: they take the kernel's place."""
+    it = dataclasses.replace(boot(bits), made=make(length, initrd=0x1234, fields=header()))
     region = {"work": it.places.work, "initrd": it.places.initrd}[what]
     assert region
     it = dataclasses.replace(it, e820=((0, TOP, RAM), (region.end - 1, 1, 2)))

@@ -116,14 +116,24 @@ check_reachable:
     ret
 
 ; map_screen: maps VGA text memory, this code and its stack: the loader need not have mapped the first.
+; The kernel is not going to run: the tables take its place, which is sure to be RAM. Only those of a
+; kernel that is too small for that are in the work area.
 ; Clobbers: rax, rcx, rdx, r8, r9, r10, r11, r12, r13, r15, flags
 map_screen:
     push rbx
-    mov r10d, strict dword work_size
-    mov r8d, strict dword work_tables
-    mov rax, [rbp + work - $$]
-    add r10, rax
-    add r8, rax
+    mov r8d, strict dword kernel
+    mov r10d, strict dword len
+    mov ecx, strict dword work_size
+    add r8, rbp
+    cmp r10, rcx
+    jae .placed
+    mov r8, [rbp + work - $$]
+    mov r10, rcx
+.placed:
+    add r10, r8
+    add r8, HEAD_PAGE - 1
+    and r8, -HEAD_PAGE
+    and r10, -HEAD_PAGE
     identity_call identity_begin
     mov rax, rbp
     mov edx, strict dword kernel
