@@ -37,6 +37,7 @@ from loading import (
     with_parts,
 )
 from memory import TOP, Memory
+from nasm import ARCH
 from relocating import Layout, any_layouts
 
 from pybuild import assembler, contract, loadtable
@@ -246,7 +247,7 @@ def test_a_source_of_no_known_kind_is_held_to_its_contract(
 ) -> None:
     folder = tmp_path / "asm/foo"
     folder.mkdir(parents=True)
-    (folder / "arch.toml").write_text('format = "elf32"\n')
+    (folder / "arch.toml").write_text(ARCH[32])
     (folder / "x.asm").write_text(GOOD.replace(old, new) if old else GOOD)
     tree = Tree(tmp_path, tmp_path / "build")
     assembler.build(tree)
