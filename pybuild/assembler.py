@@ -11,12 +11,12 @@ than the answer.
 
 import os
 import re
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pybuild import flat, flock, fresh
+from pybuild import arch, flat, flock, fresh
+from pybuild.arch import Arch
 from pybuild.errors import BuildError
 from pybuild.flat import FlatBinary
 
@@ -25,11 +25,10 @@ from pybuild.flat import FlatBinary
 _WARNINGS: Final = ("-Wall", "-Wno-unknown-warning", "-Wno-reloc", "-Werror=label-orphan")
 _OUTPUTS: Final = (".o", ".lst", ".d", ".bin", ".rel.json")
 _INCLUDE: Final = re.compile(r"""^\s*%include\s+(?:["'`]([^"'`]+)["'`])?""", re.I | re.M)
-_FORMATS: Final = ("elf32", "elf64")
 # A change in how objects are read and linked makes the flat binaries anew, too.
 _LINKING: Final = tuple(
     Path(__file__).with_name(f"{module}.py")
-    for module in ("contract", "flat", "linker", "relocations")
+    for module in ("arch", "contract", "flat", "linker", "relocations")
 )
 
 
@@ -40,12 +39,12 @@ class Source:
     Attributes:
         path: where it is.
         name: `<arch>/<name>`, as messages and the planner call it.
-        format: NASM's output format, from the architecture's arch.toml.
+        arch: what the architecture's arch.toml says.
     """
 
     path: Path
     name: str
-    format: str
+    arch: Arch
 
 
 @dataclass(frozen=True)
@@ -72,14 +71,26 @@ class Tree:
             BuildError: a directory with sources has no usable arch.toml.
         """
         found = []
-        formats: dict[str, str] = {}
+        known: dict[str, Arch] = {}
         for path in sorted(self.asm.rglob("*.asm")):
             relative = path.relative_to(self.asm)
-            arch = relative.parts[0]
-            if arch not in formats:
-                formats[arch] = _format(self.asm / arch, path)
-            found.append(Source(path, str(relative.with_suffix("")), formats[arch]))
+            folder = relative.parts[0]
+            if folder not in known:
+                try:
+                    known[folder] = self.arch(folder)
+                except (FileNotFoundError, NotADirectoryError) as error:
+                    raise BuildError(f"{path}: its architecture has no {error.filename}") from error
+            found.append(Source(path, str(relative.with_suffix("")), known[folder]))
         return found
+
+    def arch(self, name: str) -> Arch:
+        """The architecture `<arch>`, or that of the source or flat binary `<arch>/<name>`.
+
+        Raises:
+            BuildError: its arch.toml makes no sense.
+            OSError: it has none.
+        """
+        return arch.read(self.asm / name.partition("/")[0] / arch.FILE)
 
     def load(self, name: str) -> FlatBinary:
         """The flat binary of `<arch>/<name>`, as build() left it."""
@@ -161,19 +172,6 @@ class NasmVersion:
         return self._version
 
 
-def _format(arch: Path, source: Path) -> str:
-    path = arch / "arch.toml"
-    try:
-        value = tomllib.loads(path.read_text()).get("format")
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise BuildError(f"{source}: its architecture has no {path}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BuildError(f"{path}: {error}") from error
-    if value not in _FORMATS:
-        raise BuildError(f"{path}: format is {value!r}, expected one of {', '.join(_FORMATS)}")
-    return str(value)
-
-
 def _assemble_if_stale(
     tree: Tree, source: Source, version: NasmVersion, linking: dict[str, str]
 ) -> bool:
@@ -222,7 +220,7 @@ def _include_path(source: Source) -> tuple[str, str]:
 
 def _flags(source: Source) -> list[str]:
     path = [f"-I{directory}" for directory in _include_path(source)]
-    return ["-f", source.format, *path, *_WARNINGS]
+    return ["-f", source.arch.format, *path, *_WARNINGS]
 
 
 def _assemble(tree: Tree, source: Source, stem: Path, includes: set[Path]) -> list[Path]:
@@ -232,6 +230,11 @@ def _assemble(tree: Tree, source: Source, stem: Path, includes: set[Path]) -> li
     from pybuild import contract, linker
 
     terms = contract.read(source.path)
+    if terms.enter != source.arch.enter:
+        raise BuildError(
+            f"{source.path}: contract line `enter`: found {terms.enter}, "
+            f"expected {source.arch.enter}, as {source.arch.path} has it"
+        )
     relative = str(source.path.relative_to(tree.root))
     command = [nasm(), *_flags(source), "-o", f"{stem}.o", "-l", f"{stem}.lst"]
     command += ["-MD", f"{stem}.d", "-MT", f"{source.name}.o", relative]
@@ -244,7 +247,7 @@ def _assemble(tree: Tree, source: Source, stem: Path, includes: set[Path]) -> li
         raise BuildError(f"nasm {verb} {relative}:\n{run.stderr.strip()}")
     inputs = {*includes, *_dependencies(tree, Path(f"{stem}.d"))}
     _write_dependencies(tree, source, Path(f"{stem}.d"), {p for p in inputs if p.is_file()})
-    binary = linker.link(Path(f"{stem}.o"), source.name)
+    binary = linker.link(Path(f"{stem}.o"), source.name, source.arch.relocations)
     terms.check(binary)
     binary.save(stem)
     return sorted(inputs)
@@ -258,12 +261,12 @@ def _dependencies(tree: Tree, makefile: Path) -> list[Path]:
 
 
 def _includes(tree: Tree, source: Source) -> set[Path]:
-    """A source, the files that it includes, those that they include, and where NASM looked first.
+    """A source and its arch.toml, the files included below it, and where NASM looked first.
 
     A file that comes to be in such a place later is what NASM would include from then on.
     NASM 2.16's -MD leaves them out, and its -M cannot read a source that has `%if $ - start`.
     """
-    found = {source.path}
+    found = {source.path, source.arch.path}
     to_read = [source.path]
     while to_read:
         reading = to_read.pop()

@@ -27,10 +27,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from pybuild.arch import MODES
 from pybuild.errors import BuildError
 from pybuild.flat import BASE_SYMBOL, FlatBinary
 
-MODES: Final = ("real16", "protected32", "long64")
 UNITS: Final = ("address", "bytes", "value")
 KEYWORDS: Final = (
     "enter",

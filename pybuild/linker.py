@@ -20,7 +20,7 @@ from elftools.elf.sections import Section, Symbol, SymbolTableSection
 
 from pybuild.errors import BuildError
 from pybuild.flat import BASE_SYMBOL, FlatBinary, Relocation
-from pybuild.relocations import MACHINES, RelocationType
+from pybuild.relocations import MACHINES, TABLES, RelocationType
 
 # The order of sections in a flat binary; within each, the object's own order. A flat binary has
 # no loader that would clear .bss, so its bytes are there, as zeros.
@@ -36,12 +36,13 @@ class _Placed:
     data: bytes
 
 
-def link(path: Path, name: str) -> FlatBinary:
+def link(path: Path, name: str, relocations: str | None = None) -> FlatBinary:
     """Links an object file.
 
     Args:
         path: an ELF32 or ELF64 relocatable object for x86.
         name: the binary's name in messages, `i386/relocator`.
+        relocations: the one of relocations.TABLES that it must be for; None is any.
 
     Raises:
         BuildError: it is no such object, or has a relocation or symbol that a flat binary
@@ -49,17 +50,18 @@ def link(path: Path, name: str) -> FlatBinary:
     """
     try:
         with path.open("rb") as stream:
-            return _link(ELFFile(stream), path, name)
+            return _link(ELFFile(stream), path, name, relocations)
     except (ELFError, OSError) as error:
         raise BuildError(f"{path}: not a readable ELF object: {error}") from error
 
 
-def _link(elf: ELFFile, path: Path, name: str) -> FlatBinary:
+def _link(elf: ELFFile, path: Path, name: str, relocations: str | None) -> FlatBinary:
+    machines = [TABLES[relocations]] if relocations else list(MACHINES)
     machine = elf["e_machine"]
-    if elf["e_type"] != "ET_REL" or machine not in MACHINES:
+    if elf["e_type"] != "ET_REL" or machine not in machines:
         raise BuildError(
             f"{path}: {elf['e_type']} for {machine}, expected a relocatable object (ET_REL) "
-            f"for one of {', '.join(MACHINES)}"
+            f"for {' or '.join(machines)}"
         )
     placed = _place_sections(elf)
     names = {index: section.name for index, section in enumerate(elf.iter_sections())}

@@ -88,6 +88,9 @@ _X86_64: Final = {
 
 MACHINES: Final = {"EM_386": _I386, "EM_X86_64": _X86_64}
 
+# What arch.toml calls these tables, and ELF the machine of each.
+TABLES: Final = {"i386": "EM_386", "x86_64": "EM_X86_64"}
+
 BY_NAME: Final = {kind.name: kind for table in MACHINES.values() for kind in table.values()}
 
 

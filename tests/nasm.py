@@ -20,6 +20,14 @@ from pybuild.assembler import Tree
 from pybuild.flat import BASE_SYMBOL, FlatBinary
 from pybuild.regions import align_up
 
+ARCH = {
+    bits: f'bits = {bits}\nformat = "{form}"\nenter = "{enter}"\nrelocations = "{table}"\n'
+    for bits, form, enter, table in (
+        (16, "elf32", "real16", "i386"),
+        (32, "elf32", "protected32", "i386"),
+        (64, "elf64", "long64", "x86_64"),
+    )
+}
 CONTRACT = """\
 ; enter     protected32             by a test
 ; leaves    0x1000
@@ -206,7 +214,9 @@ def make_tree(root: Path, files: Mapping[str, str]) -> Tree:
     for name, text in files.items():
         path = root / "asm" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(CONTRACT + text if name.endswith(".asm") else text)
+        is_long = files.get(f"{name.partition('/')[0]}/arch.toml") == ARCH[64]
+        terms = CONTRACT.replace("protected32", "long64") if is_long else CONTRACT
+        path.write_text(terms + text if name.endswith(".asm") else text)
     return Tree(root, root / "build")
 
 

@@ -8,22 +8,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from nasm import CONTRACT, NasmLog, make_tree, tool
+from nasm import ARCH, CONTRACT, NasmLog, make_tree, tool
 
 from pybuild import assembler
 from pybuild.assembler import Tree
 from pybuild.errors import BuildError
 from pybuild.paths import ROOT
 
-ELF32 = 'format = "elf32"\n'
-ELF64 = 'format = "elf64"\n'
 FILES = {
-    "i386/arch.toml": ELF32,
+    "i386/arch.toml": ARCH[32],
     "i386/a.asm": '%include "shared.inc"\n',
     "i386/b.asm": "bits 32\n    nop\n",
     "i386/blob.asm": 'incbin "asm/i386/blob.dat"\n',
     "i386/blob.dat": "blob",
-    "x86_64/arch.toml": ELF64,
+    "x86_64/arch.toml": ARCH[64],
     "x86_64/sub/c.asm": 'bits 64\n%include "own.inc"\n    ret\n',
     "x86_64/own.inc": '%include "deep.inc"\n',
     "include/shared.inc": '%include "deep.inc"\nshared equ 1\n',
@@ -32,6 +30,7 @@ FILES = {
 }
 ALL = ["i386/a", "i386/b", "i386/blob", "x86_64/sub/c"]
 SUFFIXES = (".bin", ".d", ".lst", ".o", ".rel.json")
+ALL_LONG = {n: t for n, t in FILES.items() if n.startswith("i386")} | {"i386/arch.toml": ARCH[64]}
 Change = Callable[[Tree, NasmLog], object]
 
 
@@ -81,15 +80,17 @@ def test_each_source_has_its_outputs(tree: Tree) -> None:
 @pytest.mark.parametrize(
     ("name", "needs"),
     [
-        ("i386/a", ["asm/i386/a.asm", "asm/include/deep.inc", "asm/include/shared.inc"]),
-        ("i386/blob", ["asm/i386/blob.asm", "asm/i386/blob.dat"]),
-        ("x86_64/sub/c", ["asm/x86_64/sub/c.asm", "asm/include/deep.inc", "asm/x86_64/own.inc"]),
+        ("i386/a", ["a.asm", "arch.toml", "../include/deep.inc", "../include/shared.inc"]),
+        ("i386/blob", ["blob.asm", "arch.toml", "blob.dat"]),
+        ("x86_64/sub/c", ["sub/c.asm", "../include/deep.inc", "arch.toml", "own.inc"]),
     ],
 )
 def test_dependency_file_is_a_rule_for_make(tree: Tree, name: str, needs: list[str]) -> None:
     makefile = tree.build / f"{name}.d"
     target, _, prerequisites = makefile.read_text().replace("\\\n", " ").partition(": ")
-    assert (target, prerequisites.split()) == (f"{name}.o", needs)
+    folder = f"asm/{name.partition('/')[0]}"
+    assert target == f"{name}.o"
+    assert prerequisites.split() == [os.path.normpath(f"{folder}/{path}") for path in needs]
     # And make itself reads it: nothing is missing, and there is no recipe to run.
     run = subprocess.run(
         [tool("make"), "-f", str(makefile), f"{name}.o"],
@@ -108,8 +109,8 @@ CHANGES: dict[str, tuple[Change, list[str]]] = {
     "transitive": (adds("include/deep.inc", "; more\n"), ["i386/a", "x86_64/sub/c"]),
     "own-include": (adds("x86_64/own.inc", "; more\n"), ["x86_64/sub/c"]),
     "unused": (adds("include/other.inc", "; more\n"), []),
-    "comment": (adds("x86_64/arch.toml", "# a comment\n"), []),
-    "format": (lambda t, _: (t.asm / "i386/arch.toml").write_text(ELF64), ALL[:3]),
+    "arch": (adds("x86_64/arch.toml", 'description = "another"\n'), ALL[3:]),
+    "word-size": (lambda t, _: make_tree(t.root, ALL_LONG), ALL[:3]),
     "touched": (lambda t, _: (t.asm / "i386/b.asm").touch(), []),
     "touched-include": (lambda t, _: (t.asm / "include/shared.inc").touch(), []),
     "version": (lambda _, log: log.script("[ $1 = -v ] && echo NASM version 9 && exit"), ALL),
@@ -168,6 +169,10 @@ BAD_SOURCES = {
     "orphan": (CONTRACT + "label\n", r"asm/i386/b\.asm:4: .*label"),
     "no-contract": ("    nop\n", r"asm/i386/b\.asm: the header comment has no `enter` line"),
     "no-limit": (CONTRACT[: CONTRACT.index("; limit")], r"asm/i386/b\.asm: .* no `limit` line"),
+    "other-mode": (
+        CONTRACT.replace("protected32", "real16"),
+        r"i386/b\.asm: .* `enter`: found real16, expected protected32, as .*i386/arch\.toml has it",
+    ),
     "mode": (CONTRACT.replace("protected32", "real32"), r"asm/i386/b\.asm:1: .*'real32'.*real16"),
     "undeclared": (
         CONTRACT + "extern src\n    dd src\n",
@@ -199,29 +204,8 @@ def test_bad_source_leaves_what_was_built(tree: Tree, text: str, message: str) -
     assert assembler.build(tree) == []
 
 
-@pytest.mark.parametrize(
-    ("name", "arch", "message"),
-    [
-        ("new/x.asm", None, r"x\.asm: its architecture has no .*asm/new/arch\.toml"),
-        ("include/x.asm", None, r"x\.asm: its architecture has no .*asm/include/arch\.toml"),
-        ("x.asm", None, r"x\.asm: .*"),
-        ("new/x.asm", b"format = elf32\n", r"asm/new/arch\.toml: Invalid value"),
-        ("new/x.asm", b"\xff\n", r"asm/new/arch\.toml: .*"),
-        ("new/x.asm", b"", r"arch\.toml: format is None, expected one of elf32, elf64"),
-        ("new/x.asm", b'format = "coff"\n', r"arch\.toml: format is 'coff', expected one of elf32"),
-        ("new/x.asm", b'format = ["elf32"]\n', r"arch\.toml: format is \['elf32'\], expected one"),
-    ],
-)
-def test_bad_architecture(tmp_path: Path, name: str, arch: bytes | None, message: str) -> None:
-    tree = make_tree(tmp_path, {name: ""})
-    if arch is not None:
-        (tree.asm / "new/arch.toml").write_bytes(arch)
-    with pytest.raises(BuildError, match=message):
-        assembler.build(tree)
-
-
 def test_new_architecture_is_found(tree: Tree, log: NasmLog) -> None:
-    make_tree(tree.root, {"mine/arch.toml": ELF64, "mine/x.asm": "bits 64\n    push r15\n"})
+    make_tree(tree.root, {"mine/arch.toml": ARCH[64], "mine/x.asm": "bits 64\n    push r15\n"})
     assert assembler.build(tree) == ["mine/x"]
     assert log.take() == ["mine/x.asm"]
     assert tree.load("mine/x").bind({}) == b"\x41\x57"
@@ -243,7 +227,9 @@ def test_environment_does_not_change_the_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NASMENV", "-DFOO")
-    tree = make_tree(tmp_path, {"i386/arch.toml": ELF32, "i386/x.asm": "%ifndef FOO\nnop\n%endif"})
+    tree = make_tree(
+        tmp_path, {"i386/arch.toml": ARCH[32], "i386/x.asm": "%ifndef FOO\nnop\n%endif"}
+    )
     assembler.build(tree)
     assert tree.load("i386/x").code == b"\x90"
 

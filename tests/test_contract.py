@@ -39,6 +39,7 @@ from loading import (
 )
 from longmode import Paging
 from memory import TOP, Memory
+from nasm import ARCH
 from relocating import Layout, any_layouts
 
 from pybuild import assembler, contract, loadtable
@@ -254,7 +255,7 @@ def test_a_source_of_no_known_kind_is_held_to_its_contract(
 ) -> None:
     folder = tmp_path / "asm/foo"
     folder.mkdir(parents=True)
-    (folder / "arch.toml").write_text(f'format = "elf{bits}"\n')
+    (folder / "arch.toml").write_text(ARCH[bits])
     text = GOOD.replace(old, new) if old else GOOD
     if bits == 64:
         text = re.sub(r"\be(?=dx|di)", "r", text.replace("bits 32", "bits 64"))

@@ -271,7 +271,7 @@ def project_values(draw: st.DrawFn, source: assembler.Source) -> Program:
     reads = contract.read(source.path).reads
     values = {read.symbol: draw(st.integers(read.low, read.high)) for read in reads}
     base = draw(bases(source.name))
-    return Program(source.path, source.format, values, base)
+    return Program(source.path, source.arch.format, values, base)
 
 
 programs_of_all_kinds = pytest.mark.parametrize(
