@@ -17,8 +17,8 @@ from booting import TIMEOUT
 from missing import missing
 from qemuguest import boot
 
+from bench import fatdisk, tools
 from bench import loaders as bench
-from bench import tools
 from bench.loaders import Payload
 from bench.tools import Need
 from pybuild.watch import BootResult
@@ -46,6 +46,7 @@ class Loader:
             for this boot alone. Returns QEMU's arguments, but for the memory.
         needs: without these there is no such loader here.
         memory: MiB of RAM that it takes at least.
+        loses_initrd: the kernel does not hear of an initrd.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Loader:
     prepare: Callable[[Payload], list[str]]
     needs: tuple[Need, ...] = ()
     memory: int = 64
+    loses_initrd: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -173,6 +175,23 @@ def _ipxe(payload: Payload) -> list[str]:
     ]
 
 
+def _u_boot(payload: Payload) -> list[str]:
+    """U-Boot as the firmware, with a disk that has its extlinux.conf."""
+    work = payload.kernel.parent
+    disk, config = work / "disk.img", work / "extlinux.conf"
+    lines = ["DEFAULT linux", "TIMEOUT 1", "LABEL linux", "KERNEL /kernel"]
+    if payload.initrd:
+        lines.append("INITRD /initrd")
+    lines.append(f"APPEND {payload.cmdline}")
+    config.write_text("\n".join(lines) + "\n")
+    fatdisk.make(disk, b"", payload.files)
+    partition = f"{disk}@@{fatdisk.START}"
+    tools.run("mmd", "-i", partition, "::extlinux")
+    tools.run("mcopy", "-i", partition, config, "::extlinux")
+    firmware = real_kernel("u-boot-qemu", "usr/lib/u-boot/qemu-x86/u-boot.rom")
+    return ["-bios", str(firmware), "-drive", "file=disk.img,format=raw,if=ide"]
+
+
 STOCK: Final = Loader("qemu", "16-bit", _from_qemu("-M", "pc"))
 QBOOT: Final = Loader(
     "qboot",
@@ -188,5 +207,10 @@ GRUB_CUT: Final = Loader("grub-cutmem", "32-bit", _grub("", "cutmem 1M 16M"), _G
 ISOLINUX: Final = Loader("isolinux", "16-bit", _isolinux, (*bench.ISOLINUX_NEEDS, bench.XORRISO))
 # With 64 MiB it does not see its script.
 IPXE: Final = Loader("ipxe", "16-bit", _ipxe, memory=96)
+# It gives the kernel the initrd's address, which is 64 MiB, and 0 as its size. What it has done to
+# the screen by then, memtest86+ cannot write on.
+U_BOOT: Final = Loader(
+    "u-boot", "32-bit", _u_boot, (Need("mformat", "mtools"),), memory=128, loses_initrd=True
+)
 
-ALL: Final = (STOCK, QBOOT, GRUB, GRUB16, GRUB_CUT, ISOLINUX, IPXE)
+ALL: Final = (STOCK, QBOOT, GRUB, GRUB16, GRUB_CUT, ISOLINUX, IPXE, U_BOOT)
