@@ -166,6 +166,10 @@ KEXEC_32: Final = _loader("kexec-entry-32bit", "32-bit", "amd64", f"{_LOAD} --en
 # By the setup code. kexec puts the command line where Linux's own setup code writes over it; the
 # probe's leaves it alone.
 KEXEC_16: Final = _loader("kexec-real-mode", "16-bit", "amd64", f"{_LOAD} --real-mode")
+# From 32 MiB on.
+_MEM_MIN: Final = f"{_LOAD} --mem-min=0x2000000"
+KEXEC_MEM_MIN: Final = _loader("kexec-mem-min", "32-bit", "amd64", _MEM_MIN)
+KEXEC_MEM_MIN_I386: Final = _loader("kexec-mem-min-i386", "32-bit", "i386", _MEM_MIN)
 # 0x1000000 for a relocatable kernel; any other is refused: "Invalid memory segment 0x100000".
 KEXEC_HOLE: Final = _loader("kexec-hole", "32-bit", "amd64", _LOAD, _HOLE)
 KEXEC_HOLE_I386: Final = _loader("kexec-hole-i386", "32-bit", "i386", _LOAD, _HOLE)
