@@ -54,7 +54,7 @@ class _Lab:
     base: Path
 
 
-def _kexec(architecture: str, options: str, more: str = "") -> Callable[[Payload], list[str]]:
+def _kexec(architecture: str, options: str, more: str, cpu: str) -> Callable[[Payload], list[str]]:
     """kexec with these options, run by a kernel that has `more` on its command line."""
 
     def prepare(payload: Payload) -> list[str]:
@@ -73,7 +73,7 @@ def _kexec(architecture: str, options: str, more: str = "") -> Callable[[Payload
         archive = payload.kernel.parent / "initramfs.cpio"
         archive.write_bytes(lab.base.read_bytes() + initramfs.newc(entries))
         return [
-            *("-M", "pc", "-cpu", "max", "-kernel", str(lab.kernel), "-initrd", str(archive)),
+            *("-M", "pc", "-cpu", cpu, "-kernel", str(lab.kernel), "-initrd", str(archive)),
             *("-append", f"{_QUICKLY} {more}"),
         ]
 
@@ -150,8 +150,10 @@ def _apt_of(architecture: str, folder: Path) -> Iterator[None]:
         yield
 
 
-def _loader(name: str, entry: Entry, architecture: str, options: str, more: str = "") -> Loader:
-    return Loader(name, entry, _kexec(architecture, options, more), memory=_MEMORY)
+def _loader(
+    name: str, entry: Entry, architecture: str, options: str, more: str = "", cpu: str = "max"
+) -> Loader:
+    return Loader(name, entry, _kexec(architecture, options, more, cpu), memory=_MEMORY)
 
 
 # A relocatable kernel goes to the first multiple of its kernel_alignment from 0x100000 on, with
@@ -160,12 +162,17 @@ def _loader(name: str, entry: Entry, architecture: str, options: str, more: str 
 KEXEC: Final = _loader("kexec", "32-bit", "amd64", _LOAD)
 KEXEC_I386: Final = _loader("kexec-i386", "32-bit", "i386", _LOAD)
 # Those kernels only, by the kernel's own loader: at 16 MiB or above, from the end of RAM, too.
-KEXEC_FILE: Final = _loader("kexec-file", "64-bit", "amd64", "--load --kexec-file-syscall")
+# It refuses one without XLF_5LEVEL where there are five levels of page tables.
+_FILE: Final = "--load --kexec-file-syscall"
+KEXEC_FILE: Final = _loader("kexec-file", "64-bit", "amd64", _FILE, cpu="max,la57=off")
 # Those kernels as any other.
 KEXEC_32: Final = _loader("kexec-entry-32bit", "32-bit", "amd64", f"{_LOAD} --entry-32bit")
 # By the setup code. kexec puts the command line where Linux's own setup code writes over it; the
 # probe's leaves it alone.
 KEXEC_16: Final = _loader("kexec-real-mode", "16-bit", "amd64", f"{_LOAD} --real-mode")
+# From 32 MiB on: for a 64-bit entry only, as all else needs a place below 1 MiB for its parameters
+# and is refused, relocatable or not ("Could not find a free area of memory").
+KEXEC_MEM_MIN: Final = _loader("kexec-mem-min", "64-bit", "amd64", f"{_LOAD} --mem-min=0x2000000")
 # 0x1000000 for a relocatable kernel; any other is refused: "Invalid memory segment 0x100000".
 KEXEC_HOLE: Final = _loader("kexec-hole", "32-bit", "amd64", _LOAD, _HOLE)
 KEXEC_HOLE_I386: Final = _loader("kexec-hole-i386", "32-bit", "i386", _LOAD, _HOLE)

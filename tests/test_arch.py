@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from nasm import ARCH, assemble, make_tree
 
-from pybuild import arch, assembler, contract, linker, relocations
+from pybuild import arch, assembler, linker, relocations
 from pybuild.arch import Arch
 from pybuild.assembler import Tree
 from pybuild.errors import BuildError
@@ -26,7 +26,7 @@ def test_every_word_size(tmp_path: Path, bits: int, said: tuple[str, str, str]) 
     assert arch.read(path) == Arch(path, "", bits, *said)
     path.write_text(f'description = "Mine"\n{ARCH[bits]}')
     assert arch.read(path) == Arch(path, "Mine", bits, *said)
-    assert said[1] in contract.MODES
+    assert said[1] in arch.MODES
     assert said[2] in relocations.TABLES
 
 
@@ -107,7 +107,7 @@ def test_a_source_without_an_architecture(tmp_path: Path, name: str) -> None:
 def test_a_source_that_is_entered_in_another_mode(tmp_path: Path, bits: int, other: int) -> None:
     tree = make_tree(tmp_path, {"new/arch.toml": ARCH[bits], "new/x.asm": ""})
     source, path = tree.asm / "new/x.asm", tree.asm / "new/arch.toml"
-    wanted, found = (next(m for m in contract.MODES if str(b) in m) for b in (bits, other))
+    wanted, found = (next(m for m in arch.MODES if str(b) in m) for b in (bits, other))
     source.write_text(f"; enter     {found}\n; leaves    0x1000\n; limit     16\n")
     message = f"^{source}: .*`enter`: found {found}, expected {wanted}, as {path} has it$"
     for _ in range(2):

@@ -8,6 +8,7 @@ import pytest
 from booting import named, report
 from efikernel import real, with_head
 from ovmf import Entry
+from splicing import spliced
 
 from pybuild.material import Workshop, make
 
@@ -49,6 +50,12 @@ def expected(tmp_path_factory: pytest.TempPathFactory, initrd: Path) -> dict[str
     return said
 
 
+def test_debian_from_target_bzimage(expected: dict[str, str], tmp_path: Path, initrd: Path) -> None:
+    image = spliced(Path(real("debian").name), tmp_path / "spliced.bzImage")
+    assert reports(image.data, tmp_path, initrd, "pe") == expected
+
+
+@pytest.mark.soak
 @pytest.mark.parametrize("by", [0x1000, 0x3000])
 def test_debian_with_a_head(
     by: int, expected: dict[str, str], tmp_path: Path, initrd: Path
@@ -57,6 +64,7 @@ def test_debian_with_a_head(
     assert reports(image, tmp_path, initrd, "pe") == expected
 
 
+@pytest.mark.soak
 def test_debian_with_a_head_by_the_handover_protocol(
     expected: dict[str, str], tmp_path: Path, initrd: Path
 ) -> None:
@@ -66,6 +74,7 @@ def test_debian_with_a_head_by_the_handover_protocol(
     assert said == {**expected, "cmdline": without}
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("by", [0, 0x1000, 0x3000])
 def test_memtest_with_a_head(by: int, tmp_path: Path) -> None:
     original = real("memtest86+x64")

@@ -93,7 +93,11 @@ TABLE_FAULTS = {
     "its first page mapped": ("lea rdx, [rel identity_end]", "lea rdx, [rax + 1]", TOUCHES),
     "tables not mapped": ("mov rdx, r10", "xor edx, edx", UNMAPPED),
     "boot_params not mapped": ("lea rdx, [rsi + BOOT_PARAMS_SIZE]", "xor edx, edx", TOUCHES),
-    "one byte of boot_params": ("lea rdx, [rsi + BOOT_PARAMS_SIZE]", "lea rdx, [rsi + 1]", UNMAPPED),
+    "one byte of boot_params": (
+        "lea rdx, [rsi + BOOT_PARAMS_SIZE]",
+        "lea rdx, [rsi + 1]",
+        UNMAPPED,
+    ),
     "command line not mapped": ("lea rdx, [rax + IDENTITY_CMD_LINE]", "xor edx, edx", UNMAPPED),
     "command line below 4 GiB": ("or rax, rcx", "", UNMAPPED),
     "32 KiB of the command line": (

@@ -58,8 +58,20 @@ def test_a_head_on_a_head(bits: int, follows: int) -> None:
     outer = make(text="out", initrd=55, data=inner.image.data)
     assert outer.kernel.is_relocatable
     for address in (HOME, 0x345000):
-        hold_head(Boot(bits, outer, address, trace=False))
         hold_head(Boot(bits, outer, address, cmdline=(0x70000, b"x"), initrd=(0x60000, 9)))
+        first = Boot(bits, outer, address, trace=False)
+        after = hold_head(first).after
+        # For the head inside, the one outside is the loader.
+        work, initrd = first.places.work, first.places.initrd
+        assert initrd
+        line = (work.start + outer.plan.work_cmdline, b"out")
+        inside = Boot(bits, inner, first.destination, cmdline=line, initrd=(initrd.start, 55))
+        at = outer.kernel.field("code32_start")
+        assert after.read(0x90000 + at.offset, at.size) == address.to_bytes(4, "little")
+        for name in ("syssize", "cmd_line_ptr", "ramdisk_image", "ramdisk_size", "init_size"):
+            at = outer.kernel.field(name)
+            assert after.read(0x90000 + at.offset, at.size) == inside.page()[at.offset : at.end]
+        hold_head(dataclasses.replace(inside, trace=False))
 
 
 @pytest.mark.parametrize("length", [ENTRY_64 - 1, ENTRY_64, ENTRY_64 + 1])
