@@ -11,7 +11,12 @@ from typing import Final
 from pybuild.paths import ROOT
 
 _PARTS: Final = ("asm", "docs", "pybuild", "pyproject.toml", "tasks.py", "tests")
-_COMMANDS: Final = {"bootsplice": "pybuild.cli", "invoke": "invoke", "pytest": "pytest"}
+_COMMANDS: Final = {  # and what Python is given for each
+    "bootsplice": "-m pybuild.cli",
+    "invoke": "-m invoke",
+    "pytest": "-m pytest",
+    "python": "",
+}
 
 
 def copy_project(root: Path) -> Path:
@@ -22,10 +27,10 @@ def copy_project(root: Path) -> Path:
             shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(ROOT / name, root)
-    for name, module in _COMMANDS.items():
+    for name, arguments in _COMMANDS.items():
         path = root / ".venv/bin" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m {module} "$@"\n')
+        path.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {arguments} "$@"\n')
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return root
 

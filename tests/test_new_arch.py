@@ -7,12 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from copied import copy_project, environment
 
 from pybuild.paths import ROOT
-
-pytestmark = pytest.mark.contract
 
 NEW = "i386ng"
 HELD = {
