@@ -122,7 +122,7 @@ LOADERS: Final = {
 }
 # What cannot be: the reason stands in README.
 NOT: Final = {
-    *((kind, loaders.U_BOOT) for kind in (MEMTEST_32, MEMTEST_64, DEBIAN)),
+    *((kind, loaders.U_BOOT) for kind in (MEMTEST_32, MEMTEST_64, DEBIAN, DEBIAN_IN)),
     *((kind, kexec.KEXEC_16) for kind in (DEBIAN, DEBIAN_IN)),
     *((kind, kexec.KEXEC_MEM_MIN) for kind in (PROBE_32, MEMTEST_32)),
     *((kind, kexec.KEXEC_FILE) for kind in (PROBE_32, MEMTEST_32)),
