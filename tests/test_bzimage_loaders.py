@@ -163,6 +163,16 @@ def test_it_boots(kind: Kind, loader: Loader, shop: Workshop, tmp_path: Path) ->
     kind.check(kind, loader, shop, tmp_path)
 
 
+@pytest.mark.soak
+@pytest.mark.parametrize("loader", [loaders.RESCUE, loaders.RESCUE16], ids=str)
+@pytest.mark.parametrize("kind", [PROBE_32, PROBE_64, DEBIAN_IN], ids=str)
+def test_grub_as_it_is_installed(
+    kind: Kind, loader: Loader, shop: Workshop, tmp_path: Path
+) -> None:
+    """From an ISO by grub-mkrescue, with all of its modules and a grub.cfg."""
+    kind.check(kind, loader, shop, tmp_path)
+
+
 def test_the_table_in_the_readme_is_what_is_tested() -> None:
     rows = [
         [cell.strip() for cell in line.strip("|\n ").split("|")]
