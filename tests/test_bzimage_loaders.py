@@ -146,7 +146,7 @@ def entry(kind: Kind, loader: Loader) -> Entry:
 
 
 SIXTY_FOUR: Final = (kexec.KEXEC, kexec.KEXEC_MEM_MIN, kexec.KEXEC_FILE)
-SOAK: Final = ([], [pytest.mark.soak])
+SOAK: Final[tuple[list[pytest.MarkDecorator], ...]] = ([], [pytest.mark.soak])
 CASES: Final = [(kind, loader) for kind in KINDS for loader in LOADERS if (kind, loader) not in NOT]
 
 
