@@ -150,6 +150,27 @@ def _grub(suffix: str, *before: str) -> Callable[[Payload], list[str]]:
     return prepare
 
 
+def _grub_rescue(suffix: str) -> Callable[[Payload], list[str]]:
+    """The CD that grub-mkrescue makes, with a grub.cfg of one entry."""
+
+    def prepare(payload: Payload) -> list[str]:
+        root = payload.kernel.parent / "root"
+        grub = root / "boot" / "grub"
+        grub.mkdir(parents=True)
+        lines = ["serial", "terminal_output serial"]
+        for path in payload.files:
+            shutil.copy(path, root)
+        lines.append(f"linux{suffix} /kernel {payload.cmdline}")
+        if payload.initrd:
+            lines.append(f"initrd{suffix} /initrd")
+        (grub / "grub.cfg").write_text("\n".join([*lines, "boot", ""]))
+        iso = root.with_name("rescue.iso")
+        tools.run("grub-mkrescue", "-d", "/usr/lib/grub/i386-pc", "-o", iso, root)
+        return ["-cdrom", str(iso)]
+
+    return prepare
+
+
 def _isolinux(payload: Payload) -> list[str]:
     work = payload.kernel.parent
     iso = work / "isolinux.iso"
@@ -201,6 +222,8 @@ QBOOT: Final = Loader(
 )
 GRUB: Final = Loader("grub", "32-bit", _grub(""), _GRUB)
 GRUB16: Final = Loader("grub-linux16", "16-bit", _grub("16"), _GRUB)
+RESCUE: Final = Loader("grub-mkrescue", "32-bit", _grub_rescue(""), _GRUB)
+RESCUE16: Final = Loader("grub-mkrescue-linux16", "16-bit", _grub_rescue("16"), _GRUB)
 # To GRUB, and to the kernel, there is no RAM from 1 MiB to 16 MiB: a relocatable kernel goes to
 # 0x1000000. Any other goes to 0x100000 all the same, without a word.
 GRUB_CUT: Final = Loader("grub-cutmem", "32-bit", _grub("", "cutmem 1M 16M"), _GRUB)

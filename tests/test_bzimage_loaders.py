@@ -122,7 +122,7 @@ LOADERS: Final = {
 }
 # What cannot be: the reason stands in README.
 NOT: Final = {
-    *((kind, loaders.U_BOOT) for kind in (MEMTEST_32, MEMTEST_64, DEBIAN)),
+    *((kind, loaders.U_BOOT) for kind in (MEMTEST_32, MEMTEST_64, DEBIAN, DEBIAN_IN)),
     *((kind, kexec.KEXEC_16) for kind in (DEBIAN, DEBIAN_IN)),
     *((kind, kexec.KEXEC_MEM_MIN) for kind in (PROBE_32, MEMTEST_32)),
     *((kind, kexec.KEXEC_FILE) for kind in (PROBE_32, MEMTEST_32)),
@@ -146,7 +146,7 @@ def entry(kind: Kind, loader: Loader) -> Entry:
 
 
 SIXTY_FOUR: Final = (kexec.KEXEC, kexec.KEXEC_MEM_MIN, kexec.KEXEC_FILE)
-SOAK: Final = ([], [pytest.mark.soak])
+SOAK: Final[tuple[list[pytest.MarkDecorator], ...]] = ([], [pytest.mark.soak])
 CASES: Final = [(kind, loader) for kind in KINDS for loader in LOADERS if (kind, loader) not in NOT]
 
 
@@ -160,6 +160,16 @@ CASES: Final = [(kind, loader) for kind in KINDS for loader in LOADERS if (kind,
     ],
 )
 def test_it_boots(kind: Kind, loader: Loader, shop: Workshop, tmp_path: Path) -> None:
+    kind.check(kind, loader, shop, tmp_path)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("loader", [loaders.RESCUE, loaders.RESCUE16], ids=str)
+@pytest.mark.parametrize("kind", [PROBE_32, PROBE_64, DEBIAN_IN], ids=str)
+def test_grub_as_it_is_installed(
+    kind: Kind, loader: Loader, shop: Workshop, tmp_path: Path
+) -> None:
+    """From an ISO by grub-mkrescue, with all of its modules and a grub.cfg."""
     kind.check(kind, loader, shop, tmp_path)
 
 
