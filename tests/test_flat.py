@@ -176,6 +176,11 @@ class Program:
     def text(self) -> str:
         return self.source if isinstance(self.source, str) else self.source.read_text()
 
+    @property
+    def include(self) -> list[Path]:
+        own = [] if isinstance(self.source, str) else [self.source.parent]
+        return [*own, ROOT / "asm" / "include"]
+
 
 # By the code's size: statements with {s} for a symbol of that many bits, or {l} for a label.
 STATEMENTS = {
@@ -284,7 +289,7 @@ programs_of_all_kinds = pytest.mark.parametrize(
 def made(program: Program, room: Path) -> tuple[FlatBinary, Path]:
     path = room / "program.asm"
     path.write_text(program.text)
-    target = assemble_file(path, room, program.format, [ROOT / "asm" / "include"])
+    target = assemble_file(path, room, program.format, program.include)
     return linker.link(target, "t/t"), target
 
 
@@ -303,7 +308,7 @@ def test_nasm_gives_the_same_with_constants(
     binary, target = made(program, room)
     path = room / "constants.asm"
     path.write_text(with_constants(program.text, program.values, program.base))
-    expected = assemble_file(path, room, "bin", [ROOT / "asm" / "include"]).read_bytes()
+    expected = assemble_file(path, room, "bin", program.include).read_bytes()
     expected = expected.ljust(sections(target).size, b"\0")  # there is no .bss in such a file
     assert binary.bind(program.values, program.base) == expected
 
