@@ -48,7 +48,6 @@ AXES: dict[str, list[str]] = {
 # to start where there is no long mode.
 CPUS = {
     "probe-64": ["qemu64", "max"],
-    "probe-64-relocatable": ["qemu64", "max"],
     "memtest86+ia32": ["pentium3", "qemu64", "max"],
     "memtest86+x64": ["qemu64", "max"],
     "debian": ["qemu64", "max"],
@@ -135,7 +134,8 @@ def test_the_matrix_has_every_pair() -> None:
     every: set[object] = set()
     for row in PROBE_ROWS:
         for values in itertools.product(*AXES.values()):
-            every.update(pairwise.pairs({**row, **dict(zip(AXES, values, strict=True))}))
+            case = {**row, **dict(zip(AXES, values, strict=True))}
+            every.update(pairwise.pairs(case) if allowed(case) else ())
     assert {pair for case in PROBE_CASES for pair in pairwise.pairs(case)} == every
 
 

@@ -14,7 +14,7 @@ def reporter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return probe("2.10", tmp_path_factory.mktemp("reporter"))
 
 
-@pytest.mark.parametrize("missing", ["out", "good", "folder", "fifo", "x" * 300])
+@pytest.mark.parametrize("missing", ["out", "initrd", "folder", "fifo", "x" * 300])
 def test_what_is_no_image_to_boot(room: Path, missing: str) -> None:
     assert "no image " in refusal(room, "boot", missing)
 

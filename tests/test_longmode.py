@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from longmode import Paging, Range
 from memory import TOP, Memory
+from nasm import ARCH
 from relocating import CMD_LINE, GDT, PARAMS
 from test_contract_long_faults import APART, hold_stop
 
@@ -152,7 +153,7 @@ def test_one_that_jumps_to_another_leaves_where_that_leaves(
 ) -> None:
     folder = tmp_path / "asm/t"
     folder.mkdir(parents=True)
-    (folder / "arch.toml").write_text('format = "elf64"\n')
+    (folder / "arch.toml").write_text(ARCH[64])
     for name, text in (("head", HEAD), ("next", NEXT)):
         (folder / f"{name}.asm").write_text(text.replace(old, new) if old else text)
     tree = Tree(tmp_path, tmp_path / "build")

@@ -23,7 +23,11 @@ from entry import (
     Guest,
     maps,
 )
+from fakekernel import probe
 from probes import OF_THE_KERNEL, original, value
+
+from pybuild import kernel
+from pybuild.kernel import Kernel
 
 pytestmark = pytest.mark.boot
 
@@ -44,10 +48,14 @@ def guest(built: Built) -> Guest:
     return guest_of("probe-64", built)
 
 
-def guest_of(name: str, built: Built, run: int = RUN) -> Guest:
-    """A command line that lies in two pages, and an initrd."""
+def guest_of(name: str, built: Built) -> Guest:
     built(f"{name}.pc")
-    return Guest(original(named(name)), b"probe=2 in two pages", bytes(range(251)) * 17, run)
+    return with_both(original(named(name)), RUN)
+
+
+def with_both(probe: Kernel, run: int) -> Guest:
+    """A command line that lies in two pages, and an initrd."""
+    return Guest(probe, b"probe=2 in two pages", bytes(range(251)) * 17, run)
 
 
 def mapped(said: dict[str, str]) -> set[str]:
@@ -124,8 +132,9 @@ def test_64_bit_entry(
     assert value(said, "efer") & EFER_LME_LMA == EFER_LME_LMA
 
 
-def test_64_bit_entry_elsewhere(built: Built, tmp_path: Path) -> None:
-    guest = guest_of("probe-64-relocatable", built, RELOCATED)
+def test_64_bit_entry_elsewhere(tmp_path: Path) -> None:
+    file = probe("relocatable", tmp_path / "build", KERNEL_64=1, ABOVE_4G=1, PM_SIZE=700001)
+    guest = with_both(kernel.read(file), RELOCATED)
     said = guest.enter(tmp_path, OK, BITS=64, **maps(guest.needed()))
     check(guest, said, 64)
     check_loaded(guest, said)
