@@ -14,7 +14,6 @@ init_size, payload_offset, handover_offset and kernel_info_offset.
 """
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -131,10 +130,6 @@ class HeadPlan:
             f"head of {self.head_size} bytes; the kernel behind it, {self.len} bytes, {goes}",
             f"the image is relocatable and needs {self.memory:#x} bytes of memory (init_size)",
         )
-
-    def to_json(self) -> str:
-        """The plan as JSON; the same plan gives the same text."""
-        return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +277,9 @@ def _patches(kernel: Kernel, plan: HeadPlan, request: Request) -> tuple[Patch, .
         if plan.long_mode:
             new["xloadflags"] = kernel["xloadflags"] | bootproto.XLF_CAN_BE_LOADED_ABOVE_4G
     if request.cmdline and not request.replace:
-        new["cmdline_size"] = plan.cmdline_room - 1 - len(cmdline.encode(request.cmdline)) - 1
+        blank_and_nul = 2
+        room = plan.cmdline_room - len(cmdline.encode(request.cmdline)) - blank_and_nul
+        new["cmdline_size"] = max(room, 0)
     mode = cmdline.vid_mode(request.cmdline)
     if mode is not None:
         new["vid_mode"] = mode

@@ -67,6 +67,15 @@ def fine(**fields: Any) -> bytes:
     return image(NEWEST, setup_sects=2, **fields)
 
 
+def test_a_command_line_may_fill_all_of_its_room(tmp_path: Path) -> None:
+    """Then a loader is told that there is none for its own."""
+    (tmp_path / "kernel").write_bytes(fine())
+    made, _ = build(tmp_path, tmp_path / "kernel", "--cmdline", "x" * 255)
+    assert kernel.read(made)["cmdline_size"] == 0
+    made, _ = build(tmp_path, tmp_path / "kernel", "--cmdline", "x" * 255, "--replace-cmdline")
+    assert kernel.read(made)["cmdline_size"] == 255
+
+
 ZIMAGE = image(0x203, loadflags=0)
 OLD = image(0x203)
 MEMDISK = image(0x20A, text="MEMDISK 6.04")
