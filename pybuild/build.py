@@ -114,13 +114,8 @@ def prepare(order: Order) -> tuple[Plan, Parts]:
     image = kernel.read(order.kernel)
     initrds = splice.open_initrds(order.initrds)
     binaries = code()
-    request = layout.Request(
-        initrd_sizes=initrds.sizes,
-        cmdline=order.cmdline,
-        relocator_size=len(binaries[splice.RELOCATOR].code),
-        early_size=len(binaries[splice.EARLY].code),
-        move=order.move,
-        before_firmware=target.before_firmware,
+    request = _request(
+        order, binaries, initrds.sizes, order.cmdline, before_firmware=target.before_firmware
     )
     plan = layout.place(image, profile, request)
     parts = splice.splice(image, plan, binaries, order.cmdline, initrds)
@@ -145,15 +140,8 @@ def prepare_image(order: Order, options: Options) -> tuple[Plan, Parts]:
             "a command line; leave them to the loader"
         )
     nothing = splice.open_initrds(())
-    request = layout.Request(
-        initrd_sizes=nothing.sizes,
-        cmdline="",
-        relocator_size=len(binaries[splice.RELOCATOR].code),
-        early_size=len(binaries[splice.EARLY].code),
-        move=order.move,
-        before_firmware=False,
-        load_address=int(load_address),
-    )
+    request = _request(order, binaries, before_firmware=False)
+    request = dataclasses.replace(request, load_address=int(load_address))
     plan = layout.place(image, machine.load(order.machine), request)
     if plan.load("early"):
         raise InputError(
@@ -162,6 +150,24 @@ def prepare_image(order: Order, options: Options) -> tuple[Plan, Parts]:
         )
     parts = splice.splice(image, plan, binaries, "", nothing)
     return dataclasses.replace(plan, notes=(*notes, *plan.notes)), parts
+
+
+def _request(
+    order: Order,
+    binaries: Mapping[str, FlatBinary],
+    initrd_sizes: tuple[int, ...] = (),
+    cmdline: str = "",
+    *,
+    before_firmware: bool,
+) -> layout.Request:
+    return layout.Request(
+        initrd_sizes=initrd_sizes,
+        cmdline=cmdline,
+        relocator_size=len(binaries[splice.RELOCATOR].code),
+        early_size=len(binaries[splice.EARLY].code),
+        move=order.move,
+        before_firmware=before_firmware,
+    )
 
 
 def with_head(
@@ -181,6 +187,7 @@ def with_head(
         move=order.move,
     )
     bare, note = headsplice.bare(image)
-    plan = headplan.place(headsplice.raised(bare), request)
-    headed, notes = headsplice.splice(image, plan, binaries, request, initrds.chunks())
+    source = headsplice.raised(bare)
+    plan = headplan.place(source, request)
+    headed, notes = headsplice.splice(image, source, plan, binaries, request, initrds.chunks())
     return headed, (*plan.notes, *([note] if note else []), *notes)

@@ -112,6 +112,7 @@ def crc_holds(kernel: Kernel) -> bool:
 
 def splice(
     kernel: Kernel,
+    source: Kernel,
     plan: HeadPlan,
     code: Mapping[str, FlatBinary],
     request: Request,
@@ -121,7 +122,8 @@ def splice(
 
     Args:
         kernel: the kernel as it is in its file.
-        plan: the plan that was made of it, bare() and raised().
+        source: that, bare() and raised().
+        plan: the plan that was made of `source`.
         code: the flat binaries, by the names of their sources.
         request: what the plan was made of.
         initrds: the built-in initrd.
@@ -132,7 +134,6 @@ def splice(
     Raises:
         BuildError: a source reads what a head does not give it.
     """
-    source = raised(bare(kernel)[0])
     setup = bytearray(source.setup)
     for patch in plan.patches:
         source.field(patch.field).put(setup, patch.new)

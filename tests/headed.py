@@ -84,7 +84,7 @@ def make(
         has_crc=headsplice.crc_holds(original),
         move=move,
     )
-    plan = headplan.place(headsplice.raised(headsplice.bare(original)[0]), request)
+    plan = headplan.place(_source(original), request)
     contents = noise.randbytes(initrd)
     made = Made(original, plan, original, cmdline.encode(text), replace, contents)
     return _spliced(made, request, tree)
@@ -112,7 +112,8 @@ def with_dst(made: Made, dst: int, address: int, tree: Tree = TREE) -> Made:
 
 
 def _spliced(made: Made, request: headplan.Request, tree: Tree) -> Made:
-    image, _ = headsplice.splice(made.kernel, made.plan, code(tree), request, [made.initrd])
+    source = _source(made.kernel)
+    image, _ = headsplice.splice(made.kernel, source, made.plan, code(tree), request, [made.initrd])
     return dataclasses.replace(made, image=kernel.parse("image", image.data))
 
 
@@ -124,3 +125,7 @@ def header(**fields: int) -> dict[str, int]:
         "initrd_addr_max": 0xFFFF_FFFF,
         **fields,
     }
+
+
+def _source(original: Kernel) -> Kernel:
+    return headsplice.raised(headsplice.bare(original)[0])

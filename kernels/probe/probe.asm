@@ -103,6 +103,8 @@
 ; ---- Sizes and addresses --------------------------------------------------------------------
 
 %include "bootproto.inc"
+; The upper halves of what may lie above 4 GiB are zero in our own real-mode part: see bootsect.inc.
+%include "zeropage.inc"
 
 ; %assign, not equ: the checks below need them before any code is assembled.
 %assign SECTOR                  512

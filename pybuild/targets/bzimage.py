@@ -35,4 +35,4 @@ class Bzimage:
 
     def write(self, plan: Plan, parts: Parts, out: Path, options: Options) -> None:  # noqa: ARG002
         """Writes the image."""
-        write_file(out, [parts.image_setup, parts.kernel])
+        write_file(out, [parts.image])
