@@ -1,8 +1,8 @@
 """Assembles what changed: every `asm/<arch>/**/*.asm` to an object, a listing and a flat binary.
 
 Under `build/<arch>/` each source `name.asm` has `name.o`, `name.lst` (the listing), `name.d`
-(its dependencies, as make wants them), `name.bin` and `name.rel.json` (the flat binary), and
-`name.stamp` (digests of all that these were made from).
+(its dependencies, as make wants them), `name.bin` and `name.rel.json` (the flat binary),
+`name.lines.json` (its source lines), and `name.stamp` (digests of all that these were made from).
 
 Every image that is built asks first whether anything here has changed. What is needed only if
 something has (subprocess, tempfile, the linker with pyelftools) is imported there: it takes longer
@@ -23,12 +23,14 @@ from pybuild.flat import FlatBinary
 # Relocations against what a source leaves open are what we are about; the linker refuses those
 # that do not fit. NASM 2.16.01 knows no group of such warnings, and has fewer of them.
 _WARNINGS: Final = ("-Wall", "-Wno-unknown-warning", "-Wno-reloc", "-Werror=label-orphan")
-_OUTPUTS: Final = (".o", ".lst", ".d", ".bin", ".rel.json")
+# Source lines, for the tracer and the debugger; the code is the same.
+_DEBUG: Final = ("-g", "-F", "dwarf")
+_OUTPUTS: Final = (".o", ".lst", ".d", ".bin", ".rel.json", ".lines.json")
 _INCLUDE: Final = re.compile(r"""^\s*%include\s+(?:["'`]([^"'`]+)["'`])?""", re.I | re.M)
 # A change in how objects are read and linked makes the flat binaries anew, too.
 _LINKING: Final = tuple(
     Path(__file__).with_name(f"{module}.py")
-    for module in ("arch", "contract", "flat", "linker", "relocations")
+    for module in ("arch", "contract", "flat", "linker", "lines", "relocations")
 )
 
 
@@ -220,14 +222,14 @@ def _include_path(source: Source) -> tuple[str, str]:
 
 def _flags(source: Source) -> list[str]:
     path = [f"-I{directory}" for directory in _include_path(source)]
-    return ["-f", source.arch.format, *path, *_WARNINGS]
+    return ["-f", source.arch.format, *_DEBUG, *path, *_WARNINGS]
 
 
 def _assemble(tree: Tree, source: Source, stem: Path, includes: set[Path]) -> list[Path]:
     """Runs NASM and the linker; returns the source and what its outputs depend on."""
     import subprocess
 
-    from pybuild import contract, linker
+    from pybuild import contract, lines, linker
 
     terms = contract.read(source.path)
     if terms.enter != source.arch.enter:
@@ -250,6 +252,7 @@ def _assemble(tree: Tree, source: Source, stem: Path, includes: set[Path]) -> li
     binary = linker.link(Path(f"{stem}.o"), source.name, source.arch.relocations)
     terms.check(binary)
     binary.save(stem)
+    lines.of_object(Path(f"{stem}.o")).save(stem)
     return sorted(inputs)
 
 

@@ -1,45 +1,15 @@
 """The command line for Xen: `bootsplice xl` and `bootsplice lab`."""
 
-import contextlib
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import get_args
 
 import click
 
-from pybuild import drives, paths
+from pybuild import drives, paths, say
+from pybuild.cli_boot import memory_option, vcpus_option
 from pybuild.errors import InputError
 
 _FILE = click.Path(path_type=Path)
-
-memory_option = click.option(
-    "--memory",
-    metavar="MIB",
-    type=click.IntRange(min=1),
-    help="RAM; 512, or what a folder was built for, if it is not given.",
-)
-vcpus_option = click.option(
-    "--vcpus", metavar="N", type=click.IntRange(min=1), help="Processors; 1 if it is not given."
-)
-
-
-@contextlib.contextmanager
-def long_steps() -> Iterator[Callable[[str], None]]:
-    """Shows what takes long: a moving bar on a terminal, else one line for each step.
-
-    The bar is gone when the block ends, or when it is told of no further step.
-    """
-    if not sys.stderr.isatty():
-        yield lambda step: click.echo(f"bootsplice: {step}", err=True)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (BarColumn(bar_width=20), TimeElapsedColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=None, visible=False)
-        yield lambda step: progress.update(task, description=step, visible=True)
 
 
 @click.command(short_help="Print an image's configuration for Xen's xl.")
@@ -107,7 +77,7 @@ def lab(which: str, *, show: bool, clean: bool) -> None:  # noqa: ARG001 - there
         labs.clean(cache)
         return
     if not show:
-        with long_steps() as progress:
+        with say.long_steps() as progress:
             labs.prepare(cache, progress=progress)
     status = labs.status(cache)
     click.echo(f"{status.folder}: {status.size >> 20} MiB")

@@ -63,7 +63,7 @@ def _link(elf: ELFFile, path: Path, name: str, relocations: str | None) -> FlatB
             f"{path}: {elf['e_type']} for {machine}, expected a relocatable object (ET_REL) "
             f"for {' or '.join(machines)}"
         )
-    placed = _place_sections(elf)
+    placed = place_sections(elf)
     names = {index: section.name for index, section in enumerate(elf.iter_sections())}
     code = bytearray(max((s.offset + len(s.data) for s in placed.values()), default=0))
     for section in placed.values():
@@ -86,7 +86,7 @@ def _link(elf: ELFFile, path: Path, name: str, relocations: str | None) -> FlatB
     return FlatBinary(name, bytes(code), tuple(open_relocations), exports)
 
 
-def _place_sections(elf: ELFFile) -> dict[int, _Placed]:
+def place_sections(elf: ELFFile) -> dict[int, _Placed]:
     """Lays the allocated sections out, by section index."""
     groups: dict[str, list[tuple[int, Section]]] = {group: [] for group in _ORDER}
     for index, section in enumerate(elf.iter_sections()):

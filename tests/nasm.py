@@ -133,8 +133,9 @@ def sections(target: Path) -> Sections:
 
 
 def _relocations(elf: ELFFile) -> RelocationSection:
-    """The object's first relocation table, .text's."""
-    return next(s for s in elf.iter_sections() if isinstance(s, RelocationSection))
+    """The object's relocation table for .text."""
+    tables = (s for s in elf.iter_sections() if isinstance(s, RelocationSection))
+    return next(s for s in tables if elf.get_section(s["sh_info"]).name == ".text")
 
 
 def patch_relocation(
@@ -172,6 +173,8 @@ def by_lief(target: Path) -> list[Row]:
     rows: list[Row] = []
     for entry in read.relocations:
         assert entry.symbol is not None
+        if entry.section is None or "debug" in entry.section.name:
+            continue
         name = f"R_{entry.type.name}"
         if not name.startswith("R_X86_64_"):
             name = name.replace("X86", "386")

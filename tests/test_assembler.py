@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from elftools.elf.elffile import ELFFile
 from nasm import ARCH, CONTRACT, NasmLog, make_tree, tool
 
 from pybuild import assembler
@@ -29,7 +30,7 @@ FILES = {
     "include/other.inc": "; nobody includes it\n",
 }
 ALL = ["i386/a", "i386/b", "i386/blob", "x86_64/sub/c"]
-SUFFIXES = (".bin", ".d", ".lst", ".o", ".rel.json")
+SUFFIXES = (".bin", ".d", ".lines.json", ".lst", ".o", ".rel.json")
 ALL_LONG = {n: t for n, t in FILES.items() if n.startswith("i386")} | {"i386/arch.toml": ARCH[64]}
 Change = Callable[[Tree, NasmLog], object]
 
@@ -53,8 +54,21 @@ def tree(tmp_path: Path, log: NasmLog) -> Tree:
 
 def outputs(tree: Tree) -> dict[str, bytes]:
     """Every output by its path under build/."""
-    files = (path for path in tree.build.rglob("*") if path.name.endswith(SUFFIXES))
-    return {str(path.relative_to(tree.build)): path.read_bytes() for path in sorted(files)}
+    files = sorted(path for path in tree.build.rglob("*") if path.name.endswith(SUFFIXES))
+    return {
+        str(path.relative_to(tree.build)): (
+            contents(path) if path.suffix == ".o" else path.read_bytes()
+        )
+        for path in files
+    }
+
+
+def contents(target: Path) -> bytes:
+    """What an object has, but for what DWARF says of the folder that its source is in."""
+    with target.open("rb") as stream:
+        sections = list(ELFFile(stream).iter_sections())
+        kept = [s for s in sections if "debug" not in s.name or s.name.endswith(".debug_line")]
+        return b"".join(s.name.encode() + b"\0" + s.data() for s in kept)
 
 
 def append(tree: Tree, name: str, text: str) -> None:

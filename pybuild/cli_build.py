@@ -1,0 +1,128 @@
+"""The command line for building: `bootsplice build` and `restore`."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, TypeVar, get_args
+
+import click
+
+from pybuild import mover, say, targets
+
+_FILE: Final = click.Path(path_type=Path)
+_NOT_ASKED: Final = (None, False)  # what an option is that isn't there
+_EXAMPLE: Final = """\b
+bootsplice build bzImage --initrd initrd.img --cmdline 'console=ttyS0' -o disk.img
+bootsplice boot disk.img
+"""
+
+_Command = TypeVar("_Command", bound=Callable[..., None])
+
+
+def _options_of_targets(command: _Command) -> _Command:
+    """Adds an option for each that a target has."""
+    for name, (option, having) in reversed(targets.options().items()):
+        text = f"{option.help} ({', '.join(having)})"
+        metavar = None if option.kind is bool else "BYTES" if option.kind is int else "TEXT"
+        add = click.option(f"--{name}", is_flag=metavar is None, metavar=metavar, help=text)
+        command = add(command)
+    return command
+
+
+@click.command(epilog=_EXAMPLE)
+@click.argument("kernel", type=_FILE)
+@click.option(
+    "--initrd", "initrds", type=_FILE, multiple=True, help="An initrd; may be given repeatedly."
+)
+@click.option("--cmdline", default="", help="The kernel's command line.")
+@click.option(
+    "--machine",
+    default="pc",
+    show_default=True,
+    help="A profile (pc, xen-hvm) or the path of a TOML file.",
+)
+@click.option(
+    "--move",
+    type=click.Choice(get_args(mover.Choice)),
+    default="auto",
+    show_default=True,
+    help="Who moves a kernel that cannot be loaded where it runs: its own setup code, through "
+    "code32_start (hook), or a stage of ours before that (early).",
+)
+@click.option(
+    "--target",
+    help=f"What to build: {', '.join(targets.names())}. If it is not given, what the output's "
+    f"suffix stands for, or else {targets.DEFAULT}.",
+)
+@click.option(
+    "-o",
+    "--output",
+    "out",
+    type=_FILE,
+    help="The file to write; with target ram a folder, which is replaced only if bootsplice wrote "
+    "it.",
+)
+@click.option(
+    "--into",
+    "disk",
+    metavar="DISK",
+    type=_FILE,
+    help="Instead of -o: a raw disk image or a block device, to boot KERNEL from now on; all else "
+    "on it stays as it is.",
+)
+@click.option(
+    "--partition",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="With --into: the partition to use, whose contents are lost; without it the gap before "
+    "the first one is used.",
+)
+@_options_of_targets
+def build(
+    kernel: Path,
+    initrds: tuple[Path, ...],
+    cmdline: str,
+    machine: str,
+    move: mover.Choice,
+    target: str | None,
+    out: Path | None,
+    disk: Path | None,
+    partition: int | None,
+    **asked: bool | str | None,
+) -> None:
+    """Build a bootable image from KERNEL: a disk, if nothing else is asked for."""
+    from pybuild.build import Order, build_into
+    from pybuild.build import build as build_image
+
+    # click makes volume_id of --volume-id.
+    options = {
+        key.replace("_", "-"): value for key, value in asked.items() if value not in _NOT_ASKED
+    }
+    if (out is None) == (disk is None):
+        raise click.UsageError("Expected either -o or --into.")
+    if partition is not None and disk is None:
+        raise click.UsageError("--partition goes with --into.")
+    notes: tuple[str, ...] = ()
+    if disk is not None:
+        for name in (*options, *([] if target in (None, targets.DEFAULT) else ["target"])):
+            raise click.UsageError(f"--{name} does not go with --into.")
+        order = Order(kernel, initrds, cmdline, machine, move=move)
+        plan, notes = build_into(order, disk, partition)
+    elif out is not None:
+        target = target or targets.of_output(out)
+        order = Order(kernel, initrds, cmdline, machine, target, move, options)
+        plan = build_image(order, out)
+    for note in (*plan.notes, *notes):
+        say.note(note)
+
+
+@click.command(short_help="Undo build --into.")
+@click.argument("disk", type=_FILE)
+def restore(disk: Path) -> None:
+    """Put back the boot sector that DISK had before `build --into`.
+
+    The partition table stays as it is now. What was written for the kernel stays on the disk, as
+    free room for the next `build --into`.
+    """
+    from pybuild import into
+
+    into.restore(disk)
