@@ -9,6 +9,7 @@ build must not import is in tests/test_imports.py.
 import io
 import signal
 import sys
+from types import FrameType
 from typing import NoReturn
 
 import click
@@ -36,7 +37,7 @@ for _command in (
 
 def main() -> None:
     """The entry point: turns what was foreseen into one line and an exit status."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that no guest is left behind
+    signal.signal(signal.SIGTERM, _as_interrupt)  # so that no guest is left behind
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may be no text
         sys.stdout.reconfigure(errors="surrogateescape")
     try:
@@ -52,6 +53,12 @@ def main() -> None:
         )
     except click.Abort:
         _fail("bootsplice: interrupted", BuildError.exit_status)
+
+
+def _as_interrupt(number: int, frame: FrameType | None) -> None:
+    """Does what Ctrl-C does at that moment: asyncio has a handler of its own while it runs."""
+    handler = signal.getsignal(signal.SIGINT)
+    (handler if callable(handler) else signal.default_int_handler)(number, frame)
 
 
 def _fail(message: str, status: int) -> NoReturn:

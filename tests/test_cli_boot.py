@@ -1,6 +1,8 @@
 """`bootsplice boot`: what it refuses, and what it says of a boot that fails."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -78,3 +80,33 @@ def test_a_guest_that_hangs(room: Path) -> None:
     serial, screen = boot_in_vain(room, "within 3 s", "-machine", "graphics=off")
     assert "SeaBIOS" in serial
     assert "Booting from Hard Disk..." in screen
+
+
+_ENDED_WHILE_A_TASK_IS_BUSY = """
+import asyncio, contextlib, os, signal
+import click
+from pybuild import cli
+
+async def follow():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+async def watch():
+    following = asyncio.create_task(follow())
+    try:
+        await asyncio.sleep(60)
+    finally:
+        following.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await following
+        print("ended in order")
+
+cli.cli.add_command(click.Command("watch", callback=lambda: asyncio.run(watch())))
+cli.main()
+"""
+
+
+def test_sigterm_ends_it_as_an_interrupt_does() -> None:
+    command = [sys.executable, "-c", _ENDED_WHILE_A_TASK_IS_BUSY, "watch"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, "ended in order\n")
+    assert done.stderr.strip() == "bootsplice: interrupted"
