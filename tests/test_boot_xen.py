@@ -38,6 +38,7 @@ KERNELS: dict[str, str | None] = {
     "debian": None,
     "ipxe": "early",
 }
+SLOW = ("memtest86+ia32", "ipxe")  # and much like the others
 DRIVES: list[tuple[str, Drive]] = [("disk", "ide"), ("iso", "cdrom")]
 AXES: dict[str, list[str]] = {"vcpus": ["1", "2"], "memory": ["64", "512", "4096"]}
 # Debian's needs more than 64; to its screen memtest86+ takes 10 s, but 20 s with 512 and the 32-bit
@@ -76,7 +77,10 @@ def check_debian(log: str, vcpus: str) -> None:
     assert said["cpus"] == vcpus
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.soak] if name in SLOW else []) for name in KERNELS],
+)
 def test_ram(name: str, built: Callable[[str], Path], shop: Workshop, tmp_path: Path) -> None:
     """Target ram: hvmloader owns 0x100000 until the boot sector runs; then the kernel does."""
     image = built(f"{name}.xen-hvm")
