@@ -92,10 +92,17 @@ def soak(c: Context) -> None:
 
 @task
 def lint(c: Context) -> None:
-    """Check style and types."""
+    """Check style and types, of the assembler sources, too."""
+    from pybuild import asmlint
+
+    found = asmlint.findings(paths.ROOT)
+    for finding in found:
+        print(finding)
     c.run(f"{_tool('ruff')} check", pty=False)
     c.run(f"{_tool('ruff')} format --check", pty=False)
     c.run(f"{_tool('mypy')}", pty=False)
+    if found:
+        _fail(f"bootsplice: findings in the assembler sources: {len(found)}", 1)
 
 
 @task(
