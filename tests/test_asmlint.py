@@ -71,6 +71,29 @@ def test_what_is_right_is_not_found(tmp_path: Path) -> None:
     assert lint(tmp_path, files) == []
 
 
+@pytest.mark.parametrize("name", ["i386/relocator", "x86_64/relocator", "i386/relocator_seed"])
+def test_the_contracts_breakers_that_can_be_seen(tmp_path: Path, name: str) -> None:
+    """Those of the relocators; what only running them shows is for the contract tests."""
+    source = (paths.ROOT / f"asm/{name}.asm").read_text()
+    lines = source.split("\n")
+    ss, leaves = (
+        lines.index("    mov ss, eax") + 1,
+        1 + next(n for n, line in enumerate(lines) if line.startswith("; leaves")),
+    )
+    faults = {
+        changed("    mov ss, eax\n", "", source): (leaves, "leaves ss=0x18, but nothing loads ss"),
+        changed("eax, __BOOT_DS", "eax, 0x10", source): (ss, "ss gets 0x10, a code segment's"),
+        changed("eax, __BOOT_DS", "eax, __BOOT_CS", source): (ss, "ss gets __BOOT_CS, a code"),
+    }
+    if "    std\n" in source:
+        text = changed("    cld\n\n.moved", "\n.moved", source)
+        faults[text] = (lines.index("    std") + 1, "std, and DF stays set")
+    for text, (line, what) in faults.items():
+        assert text != source
+        found = lint(tmp_path, {f"asm/{name}.asm": text})
+        assert any(f.startswith(f"asm/{name}.asm:{line}: {what}") for f in found), (what, found)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
