@@ -149,10 +149,12 @@ def make(
     ]
     inside = {at for offset, piece in fields for at in range(offset + 1, offset + piece.size)}
     sources = {name: text.split("\n") for name, text in texts.items()}
-    exported = {offset: name for name, offset in binary.symbols.items()}
+    exported = sorted((offset, name) for name, offset in binary.symbols.items())
     reader = _Reader(lines, sources)
     rows: list[Row] = []
-    starts = {0, *(line.offset for line in lines.lines), *exported, len(binary.code)} - inside
+    named = 0  # how many of `exported` are in it
+    starts = {0, *(line.offset for line in lines.lines), *(at for at, _ in exported)}
+    starts = (starts | {len(binary.code)}) - inside
     for start, end in pairwise(sorted(starts)):
         line = lines.at(start)
         if line is not None and line.offset < start:
@@ -161,12 +163,14 @@ def make(
         if line is not None:
             rows += reader.before(line)
             text = reader.text(line)
-        if start in exported:
-            rows.append(Row(start, text=f"global {exported[start]}"))
+        for at, name in exported[named:]:
+            if at <= start:
+                rows.append(Row(start, text=f"global {name}"))
+                named += 1
         for offset, pieces in _rows(_parts(binary.code, fields, start, end), start):
             rows.append(Row(offset, pieces, line, text))
             line, text = None, ""
-    return rows
+    return [*rows, *(Row(at, text=f"global {name}") for at, name in exported[named:])]
 
 
 def render(rows: list[Row], main: str, base: int | None) -> Iterator[list[tuple[str, str]]]:
@@ -199,9 +203,8 @@ def render(rows: list[Row], main: str, base: int | None) -> Iterator[list[tuple[
 def _place(line: Line | None, main: str) -> str:
     if line is None:
         return ""
-    return (
-        str(line.number) if line.file == main else f"{PurePosixPath(line.file).name}:{line.number}"
-    )
+    name = "" if line.file == main else f"{PurePosixPath(line.file).name}:"
+    return f"{name}{line.number}"
 
 
 class _Reader:
@@ -212,9 +215,7 @@ class _Reader:
         self._shown: dict[str, int] = {}  # the last line of each file
         self._main = lines.lines[0].file if lines.lines else ""
         self._file = self._main
-        self._numbers: dict[str, list[int]] = {}  # that have bytes, of each file, to come
-        for line in reversed(lines.lines):
-            self._numbers.setdefault(line.file, []).append(line.number)
+        self._lines = lines.lines
 
     def text(self, line: Line) -> str:
         """The text of a line; "" if the file has become shorter."""
@@ -225,19 +226,19 @@ class _Reader:
         """The source lines without bytes that come before a line, as rows; it is the next one."""
         rows = []
         if self._file == self._main != line.file:  # into an include file, or a macro of one
-            rows += self._up_to(Line(line.offset, self._main, self._last_statement()))
+            rows += self._up_to(Line(line.offset, self._main, self._last_statement(line.offset)))
         rows += self._up_to(Line(line.offset, line.file, line.number - 1))
         self._file = line.file
         self._shown[line.file] = max(line.number, self._shown.get(line.file, 0))
-        self._numbers[line.file].pop()
         return rows
 
-    def _last_statement(self) -> int:
-        """The main file's last statement before its next one with bytes."""
-        lines = self._sources[self._main]
-        to_come = self._numbers[self._main]
+    def _last_statement(self, offset: int) -> int:
+        """The main file's last statement before its next one with bytes, from an offset on."""
+        first = bisect.bisect_left(self._lines, offset, key=lambda line: line.offset)
+        to_come = (line for line in islice(self._lines, first, None) if line.file == self._main)
+        goes_on = next(to_come, None)
         shown = self._shown.get(self._main, 0)
-        gap = lines[shown : to_come[-1] - 1 if to_come else None]
+        gap = self._sources[self._main][shown : goes_on.number - 1 if goes_on else None]
         found = [s.number for s in asmtext.parse("\n".join(gap)) if s.mnemonic]
         return shown + found[-1] if found else shown
 
@@ -272,7 +273,8 @@ def _rows(parts: Iterable[Piece], start: int) -> Iterator[tuple[int, tuple[Piece
     row: list[Piece] = []
     for part in parts:
         length = sum(piece.size for piece in row)
-        if row and length + part.size > _MOST:
+        most = _MOST if any(piece.symbol for piece in (*row, part)) else _ROW
+        if row and length + part.size > most:
             yield start, tuple(row)
             start += length
             row = []

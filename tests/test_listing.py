@@ -98,14 +98,19 @@ def test_every_byte_is_there_once_whatever_the_lines_say(data: st.DataObject) ->
     for at in sorted(data.draw(st.sets(offsets, max_size=6))):
         if at + 4 <= len(code) and (not fields or fields[-1].offset + 4 <= at):
             fields.append(Relocation(at, "R_386_32", f"s{at % 3}", at % 2))
-    binary = FlatBinary("a/b", code, tuple(fields), {"here": len(code) // 2})
+    binary = FlatBinary("a/b", code, tuple(fields), {"here": len(code) // 2, "end": len(code)})
     texts = {"a": "one\n\ntwo: nop\n", "b": "; x\ny\n"}
     line = st.builds(Line, st.integers(0, 80), st.sampled_from("ab"), st.integers(1, 5))
     table = Lines(tuple(sorted(data.draw(st.lists(line, max_size=8)))))
     known = sorted(binary.undefined)
     symbols = dict.fromkeys(data.draw(st.sets(st.sampled_from(known))) if known else (), 7)
     at = 0
-    for row in listing.make(binary, table, texts, symbols, None):
+    rows = listing.make(binary, table, texts, symbols, None)
+    assert sorted(row.text for row in rows if row.text.startswith("global")) == [
+        "global end",
+        "global here",
+    ]
+    for row in rows:
         assert row.offset == at or not row.pieces
         for piece in row.pieces:
             symbol = piece.symbol.partition("+")[0]
