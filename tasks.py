@@ -92,10 +92,43 @@ def soak(c: Context) -> None:
 
 @task
 def lint(c: Context) -> None:
-    """Check style and types."""
+    """Check style and types, of the assembler sources, too."""
+    from pybuild import asmlint
+
+    found = asmlint.findings(paths.ROOT)
+    for finding in found:
+        print(finding)
     c.run(f"{_tool('ruff')} check", pty=False)
     c.run(f"{_tool('ruff')} format --check", pty=False)
     c.run(f"{_tool('mypy')}", pty=False)
+    if found:
+        _fail(f"bootsplice: findings in the assembler sources: {len(found)}", 1)
+
+
+@task(
+    positional=["name"],
+    iterable=["set_"],
+    help={
+        "name": "<arch>/<name>, or its end: relocator_seed",
+        "set": "SYMBOL=NUMBER, the value of a symbol that is open; may come often",
+        "base": "physical address of the first byte",
+    },
+)
+def listing(_: Context, name: str, set_: list[str], base: str = "") -> None:
+    """Show a source beside its bytes: final offsets, and each open field by its name."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from pybuild import listing as listed
+
+    tree = assembler.Tree(paths.ROOT, paths.BUILD)
+    console = Console(highlight=False, soft_wrap=True)
+    with reported(_fail):
+        assembler.build(tree)
+        symbols = dict(listed.setting(text) for text in set_)
+        start = listed.address(base) if base else None
+        for parts in listed.of_source(tree, name, symbols, start):
+            console.print(Text.assemble(*parts))
 
 
 @task(
