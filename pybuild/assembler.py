@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pybuild import arch, flat, flock, fresh
+from pybuild import arch, flat, flock, fresh, paths
 from pybuild.arch import Arch
 from pybuild.errors import BuildError
 from pybuild.flat import FlatBinary
@@ -97,6 +97,20 @@ class Tree:
     def load(self, name: str) -> FlatBinary:
         """The flat binary of `<arch>/<name>`, as build() left it."""
         return flat.load(name, self.build / name)
+
+
+def own() -> Tree:
+    """Bootsplice's own sources and their flat binaries, assembled anew where one has changed.
+
+    An installed bootsplice has them ready in its package, where nothing is ever written.
+
+    Raises:
+        BuildError: as by `build`.
+    """
+    tree = Tree(paths.ROOT, paths.BUILD)
+    if paths.IS_CHECKOUT:
+        build(tree)
+    return tree
 
 
 def build(tree: Tree) -> list[str]:

@@ -13,7 +13,6 @@ from pybuild import (
     loader,
     machine,
     mover,
-    paths,
     splice,
     targets,
 )
@@ -51,8 +50,7 @@ class Order:
 
 def code() -> dict[str, FlatBinary]:
     """Every flat binary by the name of its source, assembled anew where that has changed."""
-    tree = assembler.Tree(paths.ROOT, paths.BUILD)
-    assembler.build(tree)
+    tree = assembler.own()
     found = {source.name: tree.load(source.name) for source in tree.sources()}
     own = (
         *(splice.BOOT_SECTOR, splice.EARLY, splice.RELOCATOR),

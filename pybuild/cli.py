@@ -13,12 +13,12 @@ from typing import NoReturn
 
 import click
 
-from pybuild import cli_boot, cli_build, cli_look, cli_xen
+from pybuild import __version__, cli_boot, cli_build, cli_look, cli_xen
 from pybuild.errors import BuildError, InputError, reported
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="bootsplice")
+@click.version_option(__version__)
 def cli() -> None:
     """Make a Linux/x86 boot protocol kernel boot where nothing else boots it."""
 

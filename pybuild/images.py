@@ -35,9 +35,7 @@ def build_all(shop: Workshop) -> Outcome:
     outcome = Outcome()
     paths.IMAGES.mkdir(parents=True, exist_ok=True)
     with flock.held(paths.IMAGES / ".lock"):
-        tree = Tree(paths.ROOT, paths.BUILD)
-        assembler.build(tree)
-        own_code = _own_code(tree)
+        own_code = _own_code(assembler.own())
         for each in recipe.read_all(paths.KERNELS):
             try:
                 _build(each, shop, own_code, outcome)
