@@ -28,7 +28,7 @@ class Commands(click.Group):
 
 
 def _how_much_to_say() -> list[click.Parameter]:
-    """The options; of several that are given the last one counts."""
+    """The options; if both are given, the one behind the other counts."""
 
     def level(value: int) -> Callable[[click.Context, click.Parameter, bool], None]:
         return lambda _context, _option, given: say.set_level(value) if given else None
