@@ -85,12 +85,18 @@ def _new_display() -> "Display":
     from rich.console import Console
     from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Display
+    from rich.table import Column
 
     return Display(
         BarColumn(bar_width=20),
         TaskProgressColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.description}", markup=False),  # a regular expression has brackets
+        TextColumn(
+            "{task.description}",
+            markup=False,  # a regular expression has brackets
+            table_column=Column(ratio=1, no_wrap=True),  # what is too long is cut off
+        ),
+        expand=True,
         console=Console(stderr=True),
         transient=True,
         redirect_stdout=False,  # what is printed there is not for standard error

@@ -142,10 +142,12 @@ def prepare_image(
 
     With a head it is a relocatable kernel like any other, and the plan is that kernel's.
     """
-    progress("looking whether the assembler's sources have changed")
-    binaries = code(progress)
+    progress(f"reading {machine.file(order.machine)}")
+    profile = machine.load(order.machine)
     progress(f"reading {order.kernel}")
     image = kernel.read(order.kernel)
+    progress("looking whether the assembler's sources have changed")
+    binaries = code(progress)
     progress("planning and splicing")
     notes: tuple[str, ...] = ()
     load_address = options.get(LOAD_ADDRESS)
@@ -160,7 +162,7 @@ def prepare_image(
     nothing = splice.open_initrds(())
     request = _request(order, binaries, before_firmware=False)
     request = dataclasses.replace(request, load_address=int(load_address))
-    plan = layout.place(image, machine.load(order.machine), request)
+    plan = layout.place(image, profile, request)
     if plan.load("early"):
         raise InputError(
             f"{image.name}: cannot be moved by a hook ({plan.moves[0].reason}), and nothing runs "

@@ -173,4 +173,5 @@ def test_the_other_commands(installed: Installed, tmp_path: Path) -> None:
     installed.run(tmp_path, "restore", disk)
     assert disk.read_bytes()[:512] == before
 
+    assert "_BOOTSPLICE_COMPLETE" in installed.run(tmp_path, "completion", "zsh").stdout
     assert "not there yet" in installed.run(tmp_path, "lab", "xen", "--status").stdout

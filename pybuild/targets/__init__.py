@@ -70,12 +70,7 @@ class Target(Protocol):
     options: tuple[Option, ...]
 
     def write(
-        self,
-        plan: Plan,
-        parts: Parts,
-        out: Path,
-        options: Options,
-        meter: Meter | None = None,
+        self, plan: Plan, parts: Parts, out: Path, options: Options, meter: Meter | None = None
     ) -> None:
         """Writes the image to `out`, whole or not at all; `meter` is told how much is written."""
 

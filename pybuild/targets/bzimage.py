@@ -35,12 +35,7 @@ class Bzimage:
     )
 
     def write(
-        self,
-        _plan: Plan,
-        parts: Parts,
-        out: Path,
-        _options: Options,
-        _meter: Meter | None = None,
+        self, _plan: Plan, parts: Parts, out: Path, _options: Options, _meter: Meter | None = None
     ) -> None:
         """Writes the image."""
         write_file(out, [parts.image])

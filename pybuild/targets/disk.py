@@ -55,12 +55,7 @@ class Disk:
     )
 
     def write(
-        self,
-        plan: Plan,
-        parts: Parts,
-        out: Path,
-        options: Options,
-        meter: Meter | None = None,
+        self, plan: Plan, parts: Parts, out: Path, options: Options, meter: Meter | None = None
     ) -> None:
         """Writes the image; a file that is there is replaced.
 

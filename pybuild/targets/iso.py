@@ -41,12 +41,7 @@ class Iso:
     options = (_VOLUME_ID,)
 
     def write(
-        self,
-        plan: Plan,
-        parts: Parts,
-        out: Path,
-        options: Options,
-        meter: Meter | None = None,
+        self, plan: Plan, parts: Parts, out: Path, options: Options, meter: Meter | None = None
     ) -> None:
         """Writes the image, whole or not at all.
 

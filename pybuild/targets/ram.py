@@ -40,12 +40,7 @@ class Ram:
     options = ()
 
     def write(
-        self,
-        plan: Plan,
-        parts: Parts,
-        out: Path,
-        _options: Options,
-        _meter: Meter | None = None,
+        self, plan: Plan, parts: Parts, out: Path, _options: Options, _meter: Meter | None = None
     ) -> None:
         """Writes the folder; one that an earlier build left there is replaced.
 
