@@ -15,6 +15,7 @@ from booting import Made, boot_on_xen, make, named, plan, report
 from pairwise import Case
 from peek import HVMLOADER, with_peek
 from probes import check
+from qemuguest import PNG
 
 from pybuild import material
 from pybuild.bootproto import BZIMAGE_LOAD_ADDRESS
@@ -113,12 +114,14 @@ def test_ram(name: str, built: Callable[[str], Path], shop: Workshop, tmp_path: 
     ],
     ids=name_of,
 )
-def test_disk_and_iso(case: Case, made: Callable[[str, str, str], Made]) -> None:
+def test_disk_and_iso(case: Case, made: Callable[[str, str, str], Made], tmp_path: Path) -> None:
     name, vcpus = str(case["kernel"]), str(case["vcpus"])
     kind, drive = cast(tuple[str, Drive], case["drive"])
     image = made(name, "xen-hvm", kind)
     hardware = ("--memory", str(case["memory"]), "--vcpus", vcpus, "--drive", drive)
-    log = boot_on_xen(image.path, image.recipe.expect, *hardware)
+    screen = tmp_path / "screen.png"
+    log = boot_on_xen(image.path, image.recipe.expect, *hardware, "--screenshot", str(screen))
+    assert screen.read_bytes().startswith(PNG)
     if name.startswith("probe"):
         check(image.recipe, report(log), image.plan)
     if name == "debian":

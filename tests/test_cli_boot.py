@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from command import contents, refusal, run
 from fakekernel import image, probe
+from qemuguest import PNG
 
 
 @pytest.fixture(scope="session")
@@ -110,3 +111,14 @@ def test_sigterm_ends_it_as_an_interrupt_does() -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (1, "ended in order\n")
     assert done.stderr.strip() == "bootsplice: interrupted"
+
+
+@pytest.mark.boot
+@pytest.mark.parametrize(("expected", "status"), [("SeaBIOS", 0), ("^nonsense$", 1)])
+def test_the_last_screen_is_kept(room: Path, expected: str, status: int) -> None:
+    """Of a guest that shows what is expected, and of one that does not."""
+    (room / "hangs").write_bytes(image(end=0x300))
+    assert run(room, "build", "hangs", "-o", "out").returncode == 0
+    options = ("--expect", expected, "--timeout", "2", "--screenshot", "screen.png")
+    assert run(room, "boot", "out", *options, "--", "-nic", "none").returncode == status
+    assert (room / "screen.png").read_bytes().startswith(PNG)
