@@ -185,6 +185,17 @@ def parse(name: str, data: bytes) -> Kernel:
     Raises:
         InputError: it is no kernel, or it has been cut off.
     """
+    kernel = parse_setup(name, data)
+    _check_protected_part(kernel, refuse_prefix=f"{name}: cut off")
+    return kernel
+
+
+def parse_setup(name: str, data: bytes) -> Kernel:
+    """Recognises a kernel of which perhaps no more is there than the real-mode part.
+
+    Raises:
+        InputError: it is no kernel, or not all of that part.
+    """
 
     def refuse(why: str) -> InputError:
         return InputError(f"{name}: no Linux/x86 kernel: {why}")
@@ -231,9 +242,7 @@ def parse(name: str, data: bytes) -> Kernel:
             f"cut off: {size} bytes, but setup_sects says that the real-mode part alone "
             f"has {setup_size(data)}"
         )
-    kernel = Kernel(name, data, version, header_end)
-    _check_protected_part(kernel, refuse_prefix=f"{name}: cut off")
-    return kernel
+    return Kernel(name, data, version, header_end)
 
 
 def _has_linux_boot_sector(data: bytes) -> bool:
