@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from pybuild import bootproto
+from pybuild import bootproto, words
 from pybuild.bootproto import SECTOR
 from pybuild.errors import InputError
 from pybuild.lookslike import looks_like
@@ -140,10 +140,7 @@ class Kernel:
         start = pointer + SECTOR
         if pointer == 0 or start >= self.setup_size:
             return None
-        text = self.data[start : self.setup_size].split(b"\0", 1)[0]
-        # Escaped, so that no kernel file gives a terminal orders.
-        shown = (chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}" for byte in text)
-        return "".join(shown) or None
+        return words.shown(self.data[start : self.setup_size]) or None
 
     @property
     def syssize_bytes(self) -> int | None:

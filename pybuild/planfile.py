@@ -24,7 +24,7 @@ def parse(text: str | bytes) -> Plan:
 def _value(kind: Any, found: object) -> Any:  # noqa: ANN401  what `kind` says
     """What JSON has in place of a value of this type, as a value of this type."""
     origin, of = get_origin(kind), get_args(kind)
-    if dataclasses.is_dataclass(kind) and isinstance(found, dict):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind) and isinstance(found, dict):
         hints = get_type_hints(kind)
         if hints.keys() == found.keys():
             return kind(**{name: _value(hints[name], found[name]) for name in hints})

@@ -1,0 +1,105 @@
+"""Reads a folder that target `ram` wrote. Nothing in it has a checksum: one file tells of another.
+
+The plan says how large each part is, where it goes, what its code is bound to and what its header
+says; the spliced kernel image has the kernel once more.
+"""
+
+from pathlib import Path
+from typing import Final
+
+from pybuild import layout, splice
+from pybuild.bootproto import SECTOR
+from pybuild.plan import Plan
+from pybuild.rawdisk import BOOT_SIGNATURE, BOOT_SIGNATURE_BYTES
+from pybuild.reading import agree, code, payload
+from pybuild.reading.code import Binaries
+from pybuild.reading.found import Change, Code, File, Image, Part
+from pybuild.targets import ram
+from pybuild.words import shown
+
+_KERNEL: Final = "kernel"
+
+
+def read(folder: Path, binaries: Binaries) -> Image:
+    """What is in the folder.
+
+    Raises:
+        InputError: its plan cannot be read.
+    """
+    plan = ram.read(folder)
+    damage: list[str] = []
+
+    def contents(name: str) -> bytes:
+        try:
+            return (folder / name).read_bytes()
+        except (OSError, ValueError) as error:  # ValueError: no name of a file
+            damage.append(f"{name!r}: {error.strerror if isinstance(error, OSError) else error}")
+            return b""
+
+    sector = contents(ram.BOOT_DISK)[:SECTOR]
+    if sector[BOOT_SIGNATURE] != BOOT_SIGNATURE_BYTES:
+        damage.append(f"{ram.BOOT_DISK}: does not end with {BOOT_SIGNATURE_BYTES.hex()}")
+    small = {
+        load.part: contents(load.part + ram.SUFFIX) for load in plan.loads if load.part != "initrd"
+    }
+    setup = small.get("setup", b"")
+    kernel = payload.real_mode_part(str(folder), setup)
+    found = code.read(binaries, splice.BOOT_SECTOR, sector)
+    parts = [Part("boot sector", None, SECTOR, layout.BOOT_SECTOR.start, code=(found,))]
+    for load in plan.loads:
+        data = small.get(load.part, b"")
+        size = len(data) if load.part in small else _size(folder, load.part, damage)
+        codes: tuple[Code, ...] = ()
+        if load.part == "early":
+            codes = (code.read(binaries, splice.EARLY, data, load.address),)
+        elif load.part == _KERNEL:
+            codes = code.relocator(binaries, data, expected=bool(plan.moves))
+        parts.append(Part(load.part, 0, size, load.address, code=codes))
+    damage += agree.differences(plan, parts, kernel, binaries)
+    damage += _image_differences(plan, setup, small.get(_KERNEL, b""), contents(_image(plan)))
+    if contents(ram.ARGUMENTS) != ram.arguments(plan).encode():
+        damage.append(f"{ram.ARGUMENTS}: not what {ram.PLAN} asks for")
+    cmdline = small.get("cmdline", b"")
+    files = [File(path.name, 0, path.stat().st_size) for path in sorted(folder.iterdir())]
+    return Image(
+        path=str(folder),
+        size=sum(file.size for file in files),
+        kind="ram",
+        mark=f"its {ram.PLAN}",
+        parts=code.suspect(parts),
+        kernel=kernel,
+        changes=tuple(Change(p.field, p.old, p.new) for p in plan.patches),
+        cmdline=shown(cmdline),
+        files=tuple(files),
+        arguments=tuple(ram.arguments(plan).splitlines()),
+        facts={"machine": plan.machine, "kernel": plan.kernel, "ram": plan.ram},
+        damage=tuple(damage),
+    )
+
+
+def _image(plan: Plan) -> str:
+    return Path(ram.image_name(plan)).name
+
+
+def _size(folder: Path, part: str, damage: list[str]) -> int:
+    try:
+        return (folder / (part + ram.SUFFIX)).stat().st_size
+    except OSError as error:
+        damage.append(f"{part}{ram.SUFFIX}: {error.strerror}")
+        return 0
+
+
+def _image_differences(plan: Plan, setup: bytes, kernel: bytes, image: bytes) -> list[str]:
+    """Where the image for other loaders and the parts differ, but for what a loader fills in."""
+    blanked = bytearray(image[: len(setup)])
+    if len(blanked) == len(setup):
+        for patch in plan.patches:
+            if patch.of_loader:
+                place = slice(patch.offset, patch.offset + patch.size)
+                blanked[place] = setup[place]
+    pairs = (("setup", setup, bytes(blanked)), (_KERNEL, kernel, image[len(setup) :]))
+    return [
+        f"{name}{ram.SUFFIX}: not what {_image(plan)} has"
+        for name, part, there in pairs
+        if part != there
+    ]
