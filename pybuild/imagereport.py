@@ -1,5 +1,6 @@
 """What an image that bootsplice built is, for a person and for a program."""
 
+import textwrap
 from collections.abc import Iterable, Iterator
 from typing import Final
 
@@ -7,6 +8,7 @@ from pybuild import report
 from pybuild.partitions import Table
 from pybuild.reading.found import Change, Image, Part, Sum
 
+_WIDTH: Final = 100  # of a line with symbols
 _OTHER: Final = "not this version's code: its symbols cannot be read"
 
 
@@ -79,7 +81,7 @@ def text(image: Image) -> str:
 def _summary(image: Image, wrong: list[str]) -> Iterator[tuple[str, str]]:
     checked = sum(1 for part in image.parts if part.sum is not None)
     yield "file", f"{image.path}, {image.size} bytes"
-    yield "image", f"{image.kind}, by {image.mark}"
+    yield "image", f"{image.kind}: {image.mark}"
     if wrong:
         yield "state", f"DAMAGED, {len(wrong)} faults, see below"
     else:
@@ -123,8 +125,15 @@ def _symbols(parts: Iterable[Part]) -> Iterator[str]:
             if code.symbols is None:
                 yield f"{code.source:<18} {_OTHER}"
             else:
-                values = (f"{name}={value:#x}" for name, value in code.symbols.items())
-                yield f"{code.source:<18} {' '.join(values)}"
+                values = " ".join(f"{name}={value:#x}" for name, value in code.symbols.items())
+                indent = " " * 19
+                yield textwrap.fill(
+                    f"{code.source:<18} {values}",
+                    _WIDTH,
+                    subsequent_indent=indent,
+                    break_long_words=False,
+                    break_on_hyphens=False,
+                )
 
 
 def _change(change: Change) -> str:

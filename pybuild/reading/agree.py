@@ -33,6 +33,19 @@ def differences(
                     )
 
 
+def is_of_image(plan: Plan, setup: bytes, image_setup: bytes) -> bool:
+    """Whether a real-mode part and that of an image for other loaders are of the same kernel.
+
+    They differ in what a loader fills in.
+    """
+    blanked = bytearray(image_setup)
+    for patch in plan.patches:
+        if patch.of_loader:
+            place = slice(patch.offset, patch.offset + patch.size)
+            blanked[place] = setup[place]
+    return setup == blanked
+
+
 def _header(plan: Plan, kernel: Kernel | None) -> Iterator[str]:
     for patch in plan.patches:
         if kernel is not None and kernel.get(patch.field, patch.new) != patch.new:

@@ -66,7 +66,7 @@ def _with_head(image: Kernel, binaries: Binaries) -> Image:
             size=len(image.data),
             kind="bzimage",
             mark=_HEAD_MARK,
-            parts=code.suspect((setup, head)),
+            parts=code.suspect((setup, head), headsplice.code_places(binaries)),
             kernel=image,
             facts={"note": _OTHER},
         )
@@ -90,7 +90,7 @@ def _with_head(image: Kernel, binaries: Binaries) -> Image:
         size=len(image.data),
         kind="bzimage",
         mark=_HEAD_MARK,
-        parts=code.suspect(parts),
+        parts=code.suspect(parts, headsplice.code_places(binaries)),
         kernel=inside,
         changes=tuple(_changes(inside, image)) if inside else (),
         cmdline=text,

@@ -1,7 +1,7 @@
 """Guest code of ours, found in an image and read back: which source it is of, bound to what."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from pybuild import loader, splice
 from pybuild.flat import FlatBinary
@@ -40,23 +40,31 @@ def relocator(binaries: Binaries, tail: bytes, *, expected: bool) -> tuple[Code,
     return (found,) if expected or found.symbols is not None else ()
 
 
-def suspect(parts: Sequence[Part]) -> tuple[Part, ...]:
+def suspect(parts: Sequence[Part], together: Collection[str]) -> tuple[Part, ...]:
     """The parts, with those damaged that no checksum covers and whose code is no longer ours.
 
-    If all of the code were another version's, that would be nothing wrong.
+    Args:
+        parts: the parts.
+        together: sources of which all the code is this version's, or all another's, which would
+            be nothing wrong.
     """
-    codes = [code for part in parts for code in part.code]
+    codes = [code for part in parts for code in part.code if code.source in together]
     if all(code.symbols is None for code in codes):
         return tuple(parts)
+    wrong = [code for code in codes if code.symbols is None]
     return tuple(
-        dataclasses.replace(part, damage=(*part.damage, *_changed(part.code)))
+        dataclasses.replace(
+            part,
+            damage=(
+                *part.damage,
+                *(
+                    f"not the code of {c.source} that goes with the rest"
+                    for c in part.code
+                    if c in wrong
+                ),
+            ),
+        )
         if part.sum is None
         else part
         for part in parts
     )
-
-
-def _changed(codes: Iterable[Code]) -> Iterable[str]:
-    for code in codes:
-        if code.symbols is None:
-            yield f"not the code of {code.source} that goes with the rest"

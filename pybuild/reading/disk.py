@@ -29,7 +29,7 @@ def read(disk: Disk, binaries: Binaries, size: int) -> Image:
         size=size,
         kind="disk",
         mark=_MARK,
-        parts=code.suspect((first, *found.parts)),
+        parts=code.suspect((first, *found.parts), payload.TOGETHER),
         kernel=found.kernel,
         changes=found.changes,
         cmdline=found.text,

@@ -1,6 +1,7 @@
 """Reads an ISO that target `iso` wrote: two boot sectors, which lead to one loader, and files."""
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,7 +16,7 @@ from pybuild.reading.code import Binaries
 from pybuild.reading.found import Change, File, Image
 from pybuild.reading.payload import Payload, span
 
-_MARK: Final = "an ISO 9660 file system, and sector 0 is a boot sector of bootsplice's"
+_MARK: Final = "an ISO 9660 file system that boots by a boot sector of bootsplice's"
 # El Torito 1.0: the boot record volume descriptor, where in it the catalog's sector is, and of the
 # catalog the validation entry's checksummed words and the initial entry.
 _BOOT_RECORD: Final = 17
@@ -66,7 +67,7 @@ def read(disk: Disk, binaries: Binaries, size: int) -> Image:
     if len({payload.loader_place(sector)[:3] for sector in ours.values()}) > 1:
         damage.append("the two boot sectors lead to different loaders")
     found = payload.read(disk, binaries, next(iter(ours.values())))
-    parts = code.suspect((*first, *found.parts))
+    parts = code.suspect((*first, *found.parts), payload.TOGETHER)
     files: list[File] = []
     plan = None
     try:
@@ -76,6 +77,7 @@ def read(disk: Disk, binaries: Binaries, size: int) -> Image:
         damage.append(str(error))
     if plan is not None:
         damage += agree.differences(plan, parts, found.kernel, binaries)
+        damage += _kernel_file(disk, files, plan, found)
         facts |= {"machine": plan.machine, "kernel": plan.kernel}
     return Image(
         path=disk.name,
@@ -158,6 +160,19 @@ def _files(disk: Disk) -> list[File]:
     except Exception as error:  # of every kind there is: it expects a file system that is whole
         raise _DamagedError(f"the file system cannot be read: {error}") from error
     return sorted(found, key=lambda file: file.path)
+
+
+def _kernel_file(disk: Disk, files: list[File], plan: Plan, found: Payload) -> Iterator[str]:
+    """The file has the kernel that is booted, and before it a real-mode part for other loaders."""
+    offsets = {part.name: part.offset for part in found.parts}
+    for file in files:
+        if found.kernel is None or file.path.count("/") > 1:
+            continue
+        setup = found.kernel.data
+        if file.offset + len(setup) == offsets.get("kernel") and not agree.is_of_image(
+            plan, setup, span(disk, file.offset, len(setup))
+        ):
+            yield f"{file.path}: not the real-mode part that is booted"
 
 
 def _plan(disk: Disk, files: list[File], found: Payload) -> Plan | None:

@@ -20,6 +20,8 @@ from pybuild.reading.found import Change, Code, Part, Sum
 
 _CHUNK: Final = 2048  # sectors read at a time
 _KEPT: Final = 1 << 20  # bytes of a part that are looked into; a real-mode part has far fewer
+# Code that is in an image only together.
+TOGETHER: Final = (loader.BOOT_SECTOR, loader.LOADER)
 _SHIFTS: Final = (loader.DISK_SHIFT, loader.CD_SHIFT)
 
 

@@ -9,7 +9,6 @@ from typing import Final
 
 from pybuild import layout, splice
 from pybuild.bootproto import SECTOR
-from pybuild.plan import Plan
 from pybuild.rawdisk import BOOT_SIGNATURE, BOOT_SIGNATURE_BYTES
 from pybuild.reading import agree, code, payload
 from pybuild.reading.code import Binaries
@@ -45,7 +44,7 @@ def read(folder: Path, binaries: Binaries) -> Image:
     setup = small.get("setup", b"")
     kernel = payload.real_mode_part(str(folder), setup)
     found = code.read(binaries, splice.BOOT_SECTOR, sector)
-    parts = [Part("boot sector", None, SECTOR, layout.BOOT_SECTOR.start, code=(found,))]
+    parts = [Part("boot sector", 0, SECTOR, layout.BOOT_SECTOR.start, code=(found,))]
     for load in plan.loads:
         data = small.get(load.part, b"")
         size = len(data) if load.part in small else _size(folder, load.part, damage)
@@ -56,7 +55,12 @@ def read(folder: Path, binaries: Binaries) -> Image:
             codes = code.relocator(binaries, data, expected=bool(plan.moves))
         parts.append(Part(load.part, 0, size, load.address, code=codes))
     damage += agree.differences(plan, parts, kernel, binaries)
-    damage += _image_differences(plan, setup, small.get(_KERNEL, b""), contents(_image(plan)))
+    name = Path(ram.image_name(plan)).name
+    image = contents(name)
+    if not agree.is_of_image(plan, setup, image[: len(setup)]):
+        damage.append(f"setup{ram.SUFFIX}: not what {name} has")
+    if small.get(_KERNEL) != image[len(setup) :]:
+        damage.append(f"{_KERNEL}{ram.SUFFIX}: not what {name} has")
     if contents(ram.ARGUMENTS) != ram.arguments(plan).encode():
         damage.append(f"{ram.ARGUMENTS}: not what {ram.PLAN} asks for")
     cmdline = small.get("cmdline", b"")
@@ -65,8 +69,8 @@ def read(folder: Path, binaries: Binaries) -> Image:
         path=str(folder),
         size=sum(file.size for file in files),
         kind="ram",
-        mark=f"its {ram.PLAN}",
-        parts=code.suspect(parts),
+        mark=f"a folder with a {ram.PLAN} of bootsplice's",
+        parts=code.suspect(parts, (splice.BOOT_SECTOR, splice.EARLY)),
         kernel=kernel,
         changes=tuple(Change(p.field, p.old, p.new) for p in plan.patches),
         cmdline=shown(cmdline),
@@ -77,29 +81,9 @@ def read(folder: Path, binaries: Binaries) -> Image:
     )
 
 
-def _image(plan: Plan) -> str:
-    return Path(ram.image_name(plan)).name
-
-
 def _size(folder: Path, part: str, damage: list[str]) -> int:
     try:
         return (folder / (part + ram.SUFFIX)).stat().st_size
     except OSError as error:
         damage.append(f"{part}{ram.SUFFIX}: {error.strerror}")
         return 0
-
-
-def _image_differences(plan: Plan, setup: bytes, kernel: bytes, image: bytes) -> list[str]:
-    """Where the image for other loaders and the parts differ, but for what a loader fills in."""
-    blanked = bytearray(image[: len(setup)])
-    if len(blanked) == len(setup):
-        for patch in plan.patches:
-            if patch.of_loader:
-                place = slice(patch.offset, patch.offset + patch.size)
-                blanked[place] = setup[place]
-    pairs = (("setup", setup, bytes(blanked)), (_KERNEL, kernel, image[len(setup) :]))
-    return [
-        f"{name}{ram.SUFFIX}: not what {_image(plan)} has"
-        for name, part, there in pairs
-        if part != there
-    ]
