@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from pybuild import report
+from pybuild import report, words
 from pybuild.partitions import Table
 from pybuild.reading.found import Change, Image, Part, Sum
 
@@ -57,7 +57,7 @@ def damage(image: Image) -> list[str]:
             found += [f"{part.name}: {each}" for each in part.damage]
         elif part.sum is not None and not part.sum.holds:
             found.append(f"{part.name}: {_checksum(part.sum)}")
-    return found
+    return [words.harmless(line) for line in found]
 
 
 def text(image: Image) -> str:
@@ -75,7 +75,7 @@ def text(image: Image) -> str:
         lines += ["", f"{'offset':<11} {'size':<11} file"]
         lines += [f"{file.offset:<#11x} {file.size:<11} {file.path}" for file in image.files]
     lines += [f"DAMAGED: {each}" for each in wrong]
-    return "\n".join(lines)
+    return words.harmless("\n".join(lines))
 
 
 def _summary(image: Image, wrong: list[str]) -> Iterator[tuple[str, str]]:
@@ -83,7 +83,7 @@ def _summary(image: Image, wrong: list[str]) -> Iterator[tuple[str, str]]:
     yield "file", f"{image.path}, {image.size} bytes"
     yield "image", f"{image.kind}: {image.mark}"
     if wrong:
-        yield "state", f"DAMAGED, {len(wrong)} faults, see below"
+        yield "state", "DAMAGED, see below"
     else:
         yield "state", f"whole: {checked} checksums hold" if checked else "no fault; no checksums"
     if image.kernel:

@@ -127,7 +127,7 @@ def test_damaged_code_of_a_head(tmp_path: Path) -> None:
         assert wrong[0] == f"head: not the code of {name} that goes with the rest"
 
 
-def test_a_head_of_another_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_head_of_another_version(tmp_path: Path) -> None:
     path = with_head(tmp_path, probe("2.10", tmp_path))
     data = bytearray(path.read_bytes())
     for at in headsplice.code_places(build.code()).values():

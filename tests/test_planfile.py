@@ -32,10 +32,9 @@ def test_it_is_the_plan_again(plans: list[Plan]) -> None:
 
 def nodes(value: object, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
     found = [path]
-    items = value.items() if isinstance(value, dict) else []
-    items = enumerate(value) if isinstance(value, list) else items
-    for key, each in items:
-        found += nodes(each, (*path, key))
+    if isinstance(value, (dict, list)):
+        for key, each in value.items() if isinstance(value, dict) else enumerate(value):
+            found += nodes(each, (*path, key))
     return found
 
 
@@ -50,9 +49,10 @@ def test_what_is_no_plan_is_refused(plans: list[Plan], data: st.DataObject) -> N
     wrong = st.none() | st.booleans() | st.floats() | st.text() | st.lists(st.none(), min_size=1)
     place[last] = data.draw(wrong)
     try:
-        assert planfile.parse(json.dumps(found)).to_json() != plan.to_json()
-    except ValueError as error:
-        assert "in place of" in str(error)
+        again = planfile.parse(json.dumps(found))
+    except ValueError:
+        return
+    assert json.loads(again.to_json()) == found
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null", b"\xff", "[" * 100_000])

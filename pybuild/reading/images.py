@@ -45,7 +45,6 @@ def image(path: Path, form: Form) -> Image | None:
     Raises:
         BuildError: it is of a form that only qemu-img reads, and that is missing or fails.
     """
-    size = path.stat().st_size
     with contextlib.ExitStack() as stack:
         if form in ("disk", "iso"):
             opened = stack.enter_context(_opened(path))
@@ -59,6 +58,7 @@ def image(path: Path, form: Form) -> Image | None:
             opened = _disk(str(path), raw.fileno())
         if opened.sectors == 0:
             return None
+        size = path.stat().st_size or opened.sectors * SECTOR  # a block device's is 0
         if form == "iso":
             return iso.read(opened, build.code(), size) if iso.is_ours(opened) else None
         is_ours = installed.is_ours(opened.read(0, 1))

@@ -4,6 +4,8 @@ The plan says how large each part is, where it goes, what its code is bound to a
 says; the spliced kernel image has the kernel once more.
 """
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -29,11 +31,14 @@ def read(folder: Path, binaries: Binaries) -> Image:
     damage: list[str] = []
 
     def contents(name: str) -> bytes:
-        try:
+        with _noted(name, damage):
             return (folder / name).read_bytes()
-        except (OSError, ValueError) as error:  # ValueError: no name of a file
-            damage.append(f"{name!r}: {error.strerror if isinstance(error, OSError) else error}")
-            return b""
+        return b""
+
+    def size_of(name: str) -> int:
+        with _noted(name, damage):
+            return (folder / name).stat().st_size
+        return 0
 
     sector = contents(ram.BOOT_DISK)[:SECTOR]
     if sector[BOOT_SIGNATURE] != BOOT_SIGNATURE_BYTES:
@@ -47,7 +52,7 @@ def read(folder: Path, binaries: Binaries) -> Image:
     parts = [Part("boot sector", 0, SECTOR, layout.BOOT_SECTOR.start, code=(found,))]
     for load in plan.loads:
         data = small.get(load.part, b"")
-        size = len(data) if load.part in small else _size(folder, load.part, damage)
+        size = len(data) if load.part in small else size_of(load.part + ram.SUFFIX)
         codes: tuple[Code, ...] = ()
         if load.part == "early":
             codes = (code.read(binaries, splice.EARLY, data, load.address),)
@@ -81,9 +86,12 @@ def read(folder: Path, binaries: Binaries) -> Image:
     )
 
 
-def _size(folder: Path, part: str, damage: list[str]) -> int:
+@contextlib.contextmanager
+def _noted(name: str, damage: list[str]) -> Iterator[None]:
+    """Adds to the damage that a file cannot be read."""
     try:
-        return (folder / (part + ram.SUFFIX)).stat().st_size
+        yield
     except OSError as error:
-        damage.append(f"{part}{ram.SUFFIX}: {error.strerror}")
-        return 0
+        damage.append(f"{name}: {error.strerror}")
+    except ValueError as error:  # no name of a file
+        damage.append(f"{name!r}: {error}")
