@@ -86,6 +86,7 @@ def test_what_no_checksum_of_ours_covers(
         ("cmdline.txt", 0, "cmdline.txt: not the command line that the kernel gets"),
         ("plan.json", 0, "plan.json: not as bootsplice writes it: "),
         ("boot.cat", 4, "El Torito: the catalog's checksum is wrong"),
+        ("boot.cat", 0x26, "El Torito: the entry has 0x88, media 0, 20 sectors from .*, expected"),
         ("loader.bin", 0x60, "CD boot sector: not the code of real/diskboot"),
         ("loader.bin", 16, "the two boot sectors lead to different loaders"),
         ("2.10", 0x2F0, "/.*: not the real-mode part that is booted"),

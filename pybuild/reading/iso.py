@@ -24,6 +24,8 @@ _BOOT_RECORD_ID: Final = b"\0CD001\x01EL TORITO SPECIFICATION"
 _CATALOG: Final = (0x47, struct.Struct("<I"))
 _VALIDATION: Final = struct.Struct("<16H")
 _INITIAL: Final = struct.Struct("<BBHBBHI")  # bootable, media, segment, type, 0, sectors, LBA
+_BOOTABLE: Final = 0x88
+_NO_EMULATION: Final = 0
 _PLAN: Final = "plan.json"
 _CMDLINE: Final = "cmdline.txt"
 _MOST: Final = 1 << 20  # bytes of a file that is looked into
@@ -127,8 +129,11 @@ def _read_el_torito(disk: Disk) -> _Entry:
     if sum(_VALIDATION.unpack_from(catalog)) & 0xFFFF:
         raise _DamagedError("the catalog's checksum is wrong")
     bootable, media, _, _, _, sectors, lba = _INITIAL.unpack_from(catalog, _VALIDATION.size)
-    if (bootable, media) != (0x88, 0):
-        raise _DamagedError(f"the entry begins with {bootable:#04x} {media:#04x}, expected 0x88 0")
+    if (bootable, media, sectors) != (_BOOTABLE, _NO_EMULATION, iso9660.BOOT_SECTORS) or not lba:
+        raise _DamagedError(
+            f"the entry has {bootable:#04x}, media {media}, {sectors} sectors from {lba}, expected "
+            f"{_BOOTABLE:#04x}, media {_NO_EMULATION}, {iso9660.BOOT_SECTORS} sectors"
+        )
     span(disk, lba * iso9660.SECTOR, SECTOR)
     return _Entry(lba * iso9660.SECTOR, sectors)
 

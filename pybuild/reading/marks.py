@@ -42,7 +42,9 @@ def head(path: Path) -> bytes:
 
 def is_folder(path: Path) -> bool:
     """Whether this is a folder that target `ram` wrote."""
-    return (path / ram.PLAN).is_file()
+    with contextlib.suppress(OSError):  # a name may be too long
+        return (path / ram.PLAN).is_file()
+    return False
 
 
 def form(head: bytes) -> Form | None:
