@@ -184,7 +184,7 @@ def test_an_image_of_another_version(
     names = (loader.LOADER, loader.BOOT_SECTOR, splice.RELOCATOR, splice.BOOT_SECTOR)
     changed = {source: other(source) for source in names}
     with monkeypatch.context() as patched:
-        patched.setattr(build, "code", lambda: {**code, **changed})
+        patched.setattr(build, "code", lambda *_: {**code, **changed})
         made = maker(tmp_path)(name)
     image = inspected(made.path)
     assert imagereport.damage(image) == []
