@@ -105,6 +105,38 @@ class FlatBinary:
             value -= start + r.offset
         return r.kind.encode(value, f"{self.name}: offset {r.offset:#x}: symbol '{r.symbol}'")
 
+    def unbind(self, data: bytes, base: int | None = None) -> dict[str, int] | None:
+        """Reads back what this binary was bound to.
+
+        Args:
+            data: the bytes.
+            base: as of `bind`.
+
+        Returns:
+            The value of each undefined symbol, the least that is not negative where a field can
+            stand for two; None if `bind` makes these bytes of no values.
+
+        Raises:
+            BuildError: as of `bind`, if there is no base.
+        """
+        if len(data) != len(self.code):
+            return None
+        start = base or 0
+        possible = {BASE_SYMBOL: frozenset((start,))}
+        for r in self.relocations:
+            place = start + r.offset if r.kind.pc_relative else 0
+            stored = r.kind.decode(data[r.offset : r.offset + r.kind.size])
+            values = frozenset(value - r.addend + place for value in stored)
+            possible[r.symbol] = values & possible.get(r.symbol, values)
+        if not all(possible.values()):
+            return None
+        del possible[BASE_SYMBOL]
+        symbols = {
+            name: min(values, key=lambda value: (value < 0, abs(value)))
+            for name, values in possible.items()
+        }
+        return symbols if self.bind(symbols, base) == data else None
+
     def _check_symbols(self, symbols: Mapping[str, int]) -> None:
         for r in self.relocations:
             if r.symbol != BASE_SYMBOL and r.symbol not in symbols:

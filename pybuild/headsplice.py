@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 import struct
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,8 +23,9 @@ from pybuild.splice import HEAD_32, HEAD_64, RELOCATOR, RELOCATOR_64
 
 # What only the head knows of what a relocator reads, in the order of `values` in
 # asm/include/head.inc, which also says how the two tables look.
-_VALUES: Final = ("src", "dst", "code32_start", "entry", "tables")
+VALUES: Final = ("src", "dst", "code32_start", "entry", "tables")
 _FIXUP_VALUE_SHIFT: Final = 24
+_SAVED_OFFSET: Final = 0xFFFF
 _SAVED_BYTE_SHIFT: Final = 16
 _ENTRY: Final = struct.Struct("<I")  # of either table
 # Bytes that the header may have from setup_sects on, each with an entry in the table of what was
@@ -104,6 +105,34 @@ def bare(kernel: Kernel) -> tuple[Kernel, str | None]:
     )
 
 
+def code_places(code: Mapping[str, FlatBinary]) -> dict[str, int]:
+    """Where the code of each source is in the head: offsets."""
+    at = _layout(code)
+    return {
+        HEAD_32: 0,
+        HEAD_64: at.head64,
+        RELOCATOR: at.relocator32,
+        RELOCATOR_64: at.relocator64,
+    }
+
+
+def saved_bytes(table: bytes, count: int) -> Iterator[tuple[int, int]]:
+    """What the kernel's own header has where the image's has something else: offset and byte.
+
+    Args:
+        table: what begins with the entries that the head has for this.
+        count: how many it has.
+    """
+    whole = min(count, len(table) // _ENTRY.size) * _ENTRY.size
+    for (entry,) in _ENTRY.iter_unpack(table[:whole]):
+        yield entry & _SAVED_OFFSET, entry >> _SAVED_BYTE_SHIFT & 0xFF
+
+
+def crc(data: bytes | memoryview) -> int:
+    """The CRC-32 that goes behind an image's other bytes (boot.rst, 2.08)."""
+    return zlib.crc32(data) ^ _CRC_HOLDS
+
+
 def crc_holds(kernel: Kernel) -> bool:
     """Whether the kernel has a CRC-32 at its end (boot.rst, 2.08), and it is right."""
     end = kernel.setup_size + (kernel.syssize_bytes or 0)
@@ -147,8 +176,7 @@ def splice(
     room = source.setup_size + plan.size - len(image)
     image += bytes(room)
     if request.has_crc:
-        crc = zlib.crc32(memoryview(image)[:-CRC_SIZE]) ^ _CRC_HOLDS
-        image[-CRC_SIZE:] = crc.to_bytes(CRC_SIZE, "little")
+        image[-CRC_SIZE:] = crc(memoryview(image)[:-CRC_SIZE]).to_bytes(CRC_SIZE, "little")
     return dataclasses.replace(source, data=bytes(image)), notes
 
 
@@ -248,17 +276,17 @@ def _layout(code: Mapping[str, FlatBinary]) -> _Layout:
 
 def _open(relocator: FlatBinary) -> list[Relocation]:
     """The fields that only the head can fill in."""
-    return [r for r in relocator.relocations if r.symbol in _VALUES]
+    return [r for r in relocator.relocations if r.symbol in VALUES]
 
 
 def _piece(relocator: FlatBinary, plan: HeadPlan) -> _Piece:
     """A relocator bound to all that is known before the image is loaded."""
     known = {"len": plan.len, "init_size": plan.init_size, "tables_size": plan.tables_size}
     symbols = {name: known.get(name, 0) for name in relocator.undefined}
-    for name in symbols.keys() - known.keys() - set(_VALUES):
+    for name in symbols.keys() - known.keys() - set(VALUES):
         raise BuildError(
             f"{relocator.name}: reads '{name}', which a head does not know; "
-            f"it has {', '.join([*known, *_VALUES])}"
+            f"it has {', '.join([*known, *VALUES])}"
         )
     for r in _open(relocator):
         if r.kind.pc_relative or (r.kind.size < _word(relocator) and r.symbol != _LOW):
@@ -266,7 +294,7 @@ def _piece(relocator: FlatBinary, plan: HeadPlan) -> _Piece:
                 f"{relocator.name}: offset {r.offset:#x}: '{r.symbol}' is known only when the "
                 f"image runs, and {r.type} cannot hold every address"
             )
-    fixups = [r.offset | _VALUES.index(r.symbol) << _FIXUP_VALUE_SHIFT for r in _open(relocator)]
+    fixups = [r.offset | VALUES.index(r.symbol) << _FIXUP_VALUE_SHIFT for r in _open(relocator)]
     return _Piece(relocator.bind(symbols), tuple(fixups))
 
 

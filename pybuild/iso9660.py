@@ -24,7 +24,7 @@ _APPLICATION: Final = "BOOTSPLICE"
 _LONGEST_VOLUME_ID: Final = 32
 _VOLUME_ID: Final = re.compile(f"[A-Z0-9_]{{1,{_LONGEST_VOLUME_ID}}}")  # ECMA-119 8.4.7
 _LONGEST_JOLIET_VOLUME_ID: Final = 16  # the same bytes, two for a character
-_BOOT_SECTORS: Final = 4  # of 512 bytes, that the BIOS loads: some load four whatever is asked
+BOOT_SECTORS: Final = 4  # of 512 bytes, that the BIOS loads: some load four whatever is asked
 # A drive may fail to read the last sectors of a CD that was written track at once, and Linux reads
 # ahead into them: mkisofs, too, ends its images with so many empty ones.
 _RUN_OUT: Final = 150
@@ -147,7 +147,7 @@ def write(stream: BinaryIO, files: Sequence[File], *, volume_id: str, date: int)
             bootcatfile=f"{folder}/{_CATALOG.upper()};1",
             rr_bootcatname=_CATALOG,
             joliet_bootcatfile=f"{joliet_folder}/{_CATALOG}",
-            boot_load_size=_BOOT_SECTORS,
+            boot_load_size=BOOT_SECTORS,
         )
 
         iso.force_consistency()

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from pybuild import bootproto
+from pybuild import bootproto, words
 from pybuild.bootproto import SECTOR
 from pybuild.errors import InputError
 from pybuild.lookslike import looks_like
@@ -140,10 +140,7 @@ class Kernel:
         start = pointer + SECTOR
         if pointer == 0 or start >= self.setup_size:
             return None
-        text = self.data[start : self.setup_size].split(b"\0", 1)[0]
-        # Escaped, so that no kernel file gives a terminal orders.
-        shown = (chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}" for byte in text)
-        return "".join(shown) or None
+        return words.shown(self.data[start : self.setup_size]) or None
 
     @property
     def syssize_bytes(self) -> int | None:
@@ -184,6 +181,17 @@ def parse(name: str, data: bytes) -> Kernel:
 
     Raises:
         InputError: it is no kernel, or it has been cut off.
+    """
+    kernel = parse_setup(name, data)
+    _check_protected_part(kernel, refuse_prefix=f"{name}: cut off")
+    return kernel
+
+
+def parse_setup(name: str, data: bytes) -> Kernel:
+    """Recognises a kernel of which perhaps no more is there than the real-mode part.
+
+    Raises:
+        InputError: it is no kernel, or not all of that part.
     """
 
     def refuse(why: str) -> InputError:
@@ -231,9 +239,7 @@ def parse(name: str, data: bytes) -> Kernel:
             f"cut off: {size} bytes, but setup_sects says that the real-mode part alone "
             f"has {setup_size(data)}"
         )
-    kernel = Kernel(name, data, version, header_end)
-    _check_protected_part(kernel, refuse_prefix=f"{name}: cut off")
-    return kernel
+    return Kernel(name, data, version, header_end)
 
 
 def _has_linux_boot_sector(data: bytes) -> bool:

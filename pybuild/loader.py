@@ -19,7 +19,6 @@ DISK_SHIFT: Final = 9  # a disk's or a floppy's sectors have 1 << 9 bytes
 CD_SHIFT: Final = 11
 
 SCRATCH: Final = 0x5000  # LOADER_SCRATCH in asm/include/loadtable.inc: code and table end below
-_TABLE_ALIGNMENT: Final = 16
 _MOST_SECTORS: Final = 32  # that diskboot.asm takes
 
 
@@ -99,4 +98,4 @@ def boot_sector(code: Mapping[str, FlatBinary], lba: int, loader: bytes, shift: 
 
 def _table_offset(loader: FlatBinary) -> int:
     """Where the table lies behind the loader's code."""
-    return align_up(len(loader.code), _TABLE_ALIGNMENT)
+    return align_up(len(loader.code), loadtable.ALIGNMENT)

@@ -11,6 +11,7 @@ from typing import Final
 
 import xxhash
 
+ALIGNMENT: Final = 16  # of the table, behind the loader's code
 NEEDS_LONG_MODE: Final = 0x01
 _HEADER: Final = struct.Struct("<IIQ")  # load_table: entries, needs, total
 _NAME_SIZE: Final = 12  # with its NUL
@@ -96,6 +97,43 @@ def encode(entries: Sequence[Entry], *, long_mode: bool) -> bytes:
             raise AssertionError(f"{e.name!r} is too long a name for a part")
         table.append(_ENTRY.pack(e.lba, e.size, e.address, e.checksum, e.name.encode("ascii")))
     return b"".join(table)
+
+
+def decode(data: bytes) -> tuple[Entry, ...] | None:
+    """The entries of a table: what `encode` made `data` begin with; None if that is no table."""
+    try:
+        count, _, total = _HEADER.unpack_from(data)
+        raw = [_ENTRY.unpack_from(data, size(n)) for n in range(count)]
+        entries = tuple(
+            Entry(_name(name), lba, size, address, checksum)
+            for lba, size, address, checksum, name in raw
+        )
+    except (struct.error, ValueError):
+        return None
+    return entries if total == sum(entry.size for entry in entries if entry.lba) else None
+
+
+def find(loader: bytes) -> tuple[Entry, ...] | None:
+    """The entries of the table behind a loader's code, whatever the code's size.
+
+    Args:
+        loader: its bytes with the table, and only zeros behind that.
+
+    Returns:
+        None if there is no table that ends where the zeros begin.
+    """
+    for at in range(0, len(loader), ALIGNMENT):
+        entries = decode(loader[at:])
+        if entries and not any(loader[at + size(len(entries)) :]):
+            return entries
+    return None
+
+
+def _name(field: bytes) -> str:
+    name, end, rest = field.partition(b"\0")
+    if not name or not end or any(rest) or not name.decode("ascii").isprintable():
+        raise ValueError(f"{field!r} is no name")
+    return name.decode("ascii")
 
 
 def loader_sum(loader: bytes) -> int:

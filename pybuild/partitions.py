@@ -111,6 +111,17 @@ def read(disk: Disk) -> Table:
     return _read_gpt(disk)
 
 
+def damaged_copies(disk: Disk) -> list[str]:
+    """What is wrong with either of a GPT's two copies, of which `read` needs one."""
+    found = []
+    for name, lba in (("GPT", _GPT_PRIMARY), ("GPT's backup", disk.sectors - 1)):
+        try:
+            _gpt_by_header(disk, lba)
+        except _DamagedGptError as error:
+            found.append(f"{name}, header at sector {lba}: {error}")
+    return found
+
+
 def _entries(sector: bytes) -> list[tuple[int, int, int, int]]:
     """Boot indicator, type, first LBA and sectors of the four entries of a boot record."""
     found = mbr.ENTRY.iter_unpack(sector[_MBR_ENTRIES])

@@ -64,14 +64,36 @@ def convert(raw: int, out: int, name: Path, identity: UUID) -> None:
         BuildError: qemu-img is missing, or fails.
     """
     form = name.suffix.lower()
-    command = [find(), "convert", "-f", "raw", "-O", form.removeprefix(".")]
-    # The files have no names, but the system has names for descriptors.
-    command += [f"/proc/self/fd/{descriptor}" for descriptor in (raw, out)]
-    run = subprocess.run(command, capture_output=True, text=True, check=False, pass_fds=(raw, out))
-    if run.returncode:
-        why = " ".join(run.stderr.split()) or f"exit status {run.returncode}"
+    why = _convert("raw", f"/proc/self/fd/{raw}", form.removeprefix("."), raw, out)
+    if why:
         raise BuildError(f"{name}: not written: {why}")
     _SETTLE[form](out, name, identity)
+
+
+def to_raw(path: Path, form: str, raw: int) -> None:
+    """Writes the disk that an image has as a raw image, with holes where it is empty.
+
+    Args:
+        path: the image.
+        form: qemu-img's name of its form.
+        raw: the descriptor of the file to write; what it held is lost.
+
+    Raises:
+        BuildError: qemu-img is missing, or fails.
+    """
+    why = _convert(form, str(path.resolve()), "raw", raw)
+    if why:
+        raise BuildError(f"{path}: cannot be read as {form}: {why}")
+
+
+def _convert(form: str, source: str, to: str, *descriptors: int) -> str:
+    """Converts to the last of these descriptors; returns why it failed."""
+    # The files have no names, but the system has names for descriptors.
+    out = f"/proc/self/fd/{descriptors[-1]}"
+    command = [find(), "convert", "-f", form, "-O", to, source, out]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, pass_fds=descriptors)
+    why = " ".join(run.stderr.split()) or f"exit status {run.returncode}"
+    return why if run.returncode else ""
 
 
 def _settle_nothing(_out: int, _name: Path, _identity: UUID) -> None:

@@ -63,6 +63,12 @@ class RelocationType:
             )
         return (value % (1 << (8 * self.size))).to_bytes(self.size, "little")
 
+    def decode(self, data: bytes) -> frozenset[int]:
+        """Every value that `encode` makes these bytes of: more than one where a type wraps."""
+        low, high = self.bounds()
+        value = int.from_bytes(data, "little")
+        return frozenset(v for v in (value, value - (1 << 8 * self.size)) if low <= v <= high)
+
 
 # A 32-bit machine's addresses wrap at 4 GiB, so R_386_PC32 reaches everything from everywhere.
 _I386: Final = {

@@ -22,28 +22,40 @@ def describe(kernel: Kernel) -> dict[str, object]:
     return {
         "file": kernel.name,
         "size": len(kernel.data),
+        **identity(kernel),
+        "setup_size": kernel.setup_size,
+        "protected_size": kernel.protected_size,
+        "load_address": kernel.load_address,
+        "header_end": kernel.header_end,
+        "hook": mover.why_not_a_hook(kernel) is None,
+        "fields": fields(kernel),
+        "warnings": warnings(kernel),
+    }
+
+
+def identity(kernel: Kernel) -> dict[str, object]:
+    """Of this, what a kernel's real-mode part alone says."""
+    return {
         "kind": kind(kernel),
         "version": kernel.version_string,
         "protocol": version_name(kernel.version),
         "relocatable": kernel.is_relocatable,
         "entries": list(kernel.entries),
         "efi_stub": kernel.has_efi_stub,
-        "setup_size": kernel.setup_size,
-        "protected_size": kernel.protected_size,
-        "load_address": kernel.load_address,
-        "header_end": kernel.header_end,
-        "hook": mover.why_not_a_hook(kernel) is None,
-        "fields": {
-            field.name: {
-                "offset": field.offset,
-                "size": field.size,
-                "value": field.get(kernel.data),
-                "access": field.access,
-                "meaning": field.meaning,
-            }
-            for field in kernel.fields
-        },
-        "warnings": warnings(kernel),
+    }
+
+
+def fields(kernel: Kernel) -> dict[str, dict[str, object]]:
+    """Every field of the setup header, by its name."""
+    return {
+        field.name: {
+            "offset": field.offset,
+            "size": field.size,
+            "value": field.get(kernel.data),
+            "access": field.access,
+            "meaning": field.meaning,
+        }
+        for field in kernel.fields
     }
 
 
@@ -89,24 +101,31 @@ def warnings(kernel: Kernel) -> list[str]:
     return found
 
 
-def text(kernel: Kernel) -> str:
-    """What `inspect` shows: a summary, the fields, the warnings."""
+def summary(kernel: Kernel) -> dict[str, str]:
+    """What a kernel is, in words; its real-mode part alone says this much."""
     where = (
         f"relocatable, aligned to {kernel['kernel_alignment']:#x}"
         if kernel.is_relocatable
         else f"NOT relocatable, runs at {kernel.load_address:#x}"
     )
-    why_not = mover.why_not_a_hook(kernel)
-    summary = {
-        "file": f"{kernel.name}, {len(kernel.data)} bytes",
+    return {
         "version": kernel.version_string or "(none)",
         "kind": f"{kind(kernel)}, boot protocol {version_name(kernel.version)}",
         "kernel is": where,
         "entries": ", ".join(kernel.entries),
+    }
+
+
+def text(kernel: Kernel) -> str:
+    """What `inspect` shows: a summary, the fields, the warnings."""
+    why_not = mover.why_not_a_hook(kernel)
+    about = {
+        "file": f"{kernel.name}, {len(kernel.data)} bytes",
+        **summary(kernel),
         "parts": f"setup {kernel.setup_size} bytes, protected-mode {kernel.protected_size} bytes",
         "if moved": f"by the early stage: {why_not}" if why_not else "by a code32_start hook",
     }
-    lines = [f"{name:<10} {value}" for name, value in summary.items()]
+    lines = [f"{name:<10} {value}" for name, value in about.items()]
     lines += ["", f"{'offset':<7} {'field':<22} {'value':<18} {'access':<7} meaning"]
     for field in kernel.fields:
         value = f"{field.get(kernel.data):#0{2 + 2 * field.size}x}"

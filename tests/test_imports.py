@@ -47,6 +47,8 @@ _RARE: Final = {
     "ctypes": "renameat2(2), for target ram, which replaces a folder",
     "platformdirs": "the cache: not for a checkout",
     "importlib.metadata": "bootsplice --version",
+    "pybuild.imagereport": "inspect of an image",
+    "pybuild.reading.images": "inspect of an image",
     "pkgutil": "targets/ is a folder: pathlib lists it",
 }
 _NOT_FOR_HELP: Final = {  # where click asks it how wide the terminal is

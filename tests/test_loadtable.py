@@ -110,3 +110,27 @@ def test_loader_sum_by_hand() -> None:
         bits = f"{(expected + word) % 2**32:032b}"
         expected = int(bits[13:] + bits[:13], 2) * loadtable.SUM_FACTOR % 2**32
     assert loadtable.loader_sum(struct.pack("<3I", *words)) == expected
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> list[Entry]:
+    name = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=11)
+    wide, dword = st.integers(0, 2**40), st.integers(0, 2**32 - 1)
+    return draw(st.lists(st.builds(Entry, name, wide, wide, wide, dword), min_size=1, max_size=9))
+
+
+@given(entries=tables(), code=st.binary(max_size=64), padding=st.integers(0, 64))
+def test_a_table_is_read_back_wherever_it_lies(
+    entries: list[Entry], code: bytes, padding: int
+) -> None:
+    table = loadtable.encode(entries, long_mode=True)
+    assert loadtable.decode(table + bytes(padding)) == tuple(entries)
+    bound = code + bytes(-len(code) % loadtable.ALIGNMENT) + table + bytes(padding)
+    assert loadtable.find(bound) == tuple(entries)
+    assert loadtable.find(bound + b"\1") is None
+    assert loadtable.decode(table[:-1]) is None
+
+
+@given(data=st.binary(max_size=200))
+def test_what_is_no_table(data: bytes) -> None:
+    assert loadtable.find(data) is None

@@ -1,8 +1,6 @@
 """Target `ram`: blobs that stock QEMU puts into guest RAM, and a disk with a boot sector."""
 
-import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -17,8 +15,9 @@ from pybuild.targets import Options, register
 PLAN: Final = "plan.json"
 ARGUMENTS: Final = "qemu.args"
 BOOT_DISK: Final = "boot.img"
+SUFFIX: Final = ".bin"  # of the file that has a part of the plan, behind its name
 _PARTS: Final = ("setup", "cmdline", "kernel", "early", "initrd")
-_OWN: Final = (BOOT_DISK, *(f"{part}.bin" for part in _PARTS), "*.bzImage", ARGUMENTS, PLAN)
+_OWN: Final = (BOOT_DISK, *(part + SUFFIX for part in _PARTS), "*.bzImage", ARGUMENTS, PLAN)
 # SeaBIOS reads a boot sector by CHS, and gives an AHCI disk as many cylinders of 16 heads and 63
 # sectors as fit: a smaller disk has none, and does not boot.
 _BOOT_DISK_SECTORS: Final = 16 * 63
@@ -58,50 +57,43 @@ class Ram:
             empty = bytes(_BOOT_DISK_SECTORS * SECTOR - len(parts.boot_sector))
             write_file(folder / BOOT_DISK, [parts.boot_sector, empty])
             for load in plan.loads:
-                write_file(folder / f"{load.part}.bin", contents[load.part])
-            write_file(folder / f"{plan.kernel.removesuffix('.bin')}.bzImage", [parts.image])
-            write_file(folder / ARGUMENTS, [_arguments(plan).encode()])
+                write_file(folder / (load.part + SUFFIX), contents[load.part])
+            write_file(folder / image_name(plan), [parts.image])
+            write_file(folder / ARGUMENTS, [arguments(plan).encode()])
             write_file(folder / PLAN, [plan.to_json().encode()])
 
 
-@dataclass(frozen=True, slots=True)
-class Folder:
-    """What a folder that this target wrote says about itself.
-
-    Attributes:
-        ram: bytes that the guest must have.
-        loads: the files to put into guest RAM, with their physical addresses.
-    """
-
-    ram: int
-    loads: tuple[tuple[str, int], ...]
+def image_name(plan: Plan) -> str:
+    """The file that has the spliced kernel image."""
+    return f"{plan.kernel.removesuffix('.bin')}.bzImage"
 
 
-def read(folder: Path) -> Folder:
+def read(folder: Path) -> Plan:
     """Reads the plan in a folder that this target wrote.
 
     Raises:
         InputError: there is none, or it cannot be read.
     """
+    from pybuild import planfile  # a build does without
+
     try:
-        plan = json.loads((folder / PLAN).read_bytes())
-        loads = tuple((f"{load['part']}.bin", int(load["address"])) for load in plan["loads"])
-        return Folder(int(plan["ram"]), loads)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return planfile.parse((folder / PLAN).read_bytes())
+    except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "is not as bootsplice wrote it"
         raise InputError(
             f"{folder}: no image that `build --target ram` wrote: {PLAN}: {why}"
         ) from error
 
 
-def _arguments(plan: Plan) -> str:
+def arguments(plan: Plan) -> str:
+    """What QEMU is given, as the file has it."""
     ram = f"{plan.ram // _MIB}M" if plan.ram % _MIB == 0 else f"{plan.ram // _KIB}K"
     lines = [
         f"-m {ram}",
         # The guest's writes go to a temporary file: the folder stays as it was built.
         f"-drive file={BOOT_DISK},format=raw,snapshot=on",
         *(
-            f"-device loader,file={load.part}.bin,addr={load.address:#x},force-raw=on"
+            f"-device loader,file={load.part}{SUFFIX},addr={load.address:#x},force-raw=on"
             for load in plan.loads
         ),
     ]

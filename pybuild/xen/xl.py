@@ -204,7 +204,7 @@ def _of_folder(folder: Path, where: str) -> Domain:
         boot=_HARD_DISK[1],
         device_model=tuple(
             part
-            for name, address in written.loads
-            for part in ("-device", _loader(f"{where}/{name}", address))
+            for load in written.loads
+            for part in ("-device", _loader(f"{where}/{load.part}{ram.SUFFIX}", load.address))
         ),
     )
