@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import click
 
-from pybuild import cli_boot, cli_build, cli_look, cli_xen
+from pybuild import cli_boot, cli_build, cli_debug, cli_look, cli_xen
 from pybuild.errors import BuildError, InputError, reported
 
 
@@ -28,6 +28,7 @@ for _command in (
     cli_build.build,
     cli_build.restore,
     cli_boot.boot,
+    cli_debug.debug,
     cli_xen.xl,
     cli_xen.lab,
 ):

@@ -22,6 +22,11 @@ memory_option = click.option(
 vcpus_option = click.option(
     "--vcpus", metavar="N", type=click.IntRange(min=1), help="Processors; 1 if it is not given."
 )
+drive_option = click.option(
+    "--drive",
+    type=click.Choice(get_args(drives.Drive)),
+    help="What a file is to the guest; cdrom for an ISO, else ide (AHCI with -- -M q35).",
+)
 
 
 @click.command(short_help="Boot a built image, in QEMU or on Xen.")
@@ -43,11 +48,7 @@ vcpus_option = click.option(
 )
 @memory_option
 @vcpus_option
-@click.option(
-    "--drive",
-    type=click.Choice(get_args(drives.Drive)),
-    help="What a file is to the guest; cdrom for an ISO, else ide (AHCI with -- -M q35).",
-)
+@drive_option
 @click.option("--screenshot", metavar="F.png", type=_FILE, help="Keep the last screen as PNG.")
 @click.argument("qemu_arguments", metavar="[-- QEMU ARGS]", nargs=-1)
 def boot(

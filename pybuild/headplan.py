@@ -14,6 +14,7 @@ init_size, payload_offset, handover_offset and kernel_info_offset.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -222,25 +223,50 @@ def places(
         initrd: whether the built-in initrd is used: the loader brings none.
         alignment: the header's kernel_alignment, if the loader lowered it.
     """
-    dst = address if plan.follows else plan.dst
-    run = max(align_up(dst, alignment or plan.alignment), plan.run) if plan.follows else dst
-    kernel = Region("kernel", dst, run + plan.init_size)
-    taken = [kernel]
-
-    def behind(name: str, offset: int, size: int) -> Region:
-        low = address + offset
-        start = first_fit(size, taken, low=low, high=1 << 64, alignment=PAGE)
-        assert start is not None  # noqa: S101  addresses don't run out
-        taken.append(Region(name, start, start + size))
-        return taken[-1]
-
-    work = behind("work area", plan.image_size, plan.work_size)
-    built_in = initrd and plan.initrd_size
-    return Places(
-        kernel,
-        work,
-        behind("initrd", plan.initrd, plan.initrd_size) if built_in else None,
+    kernel, work = kernel_and_work(
+        address,
+        follows=plan.follows,
+        dst=plan.dst,
+        run=plan.run,
+        alignment=alignment or plan.alignment,
+        init_size=plan.init_size,
+        image_size=plan.image_size,
+        work_size=plan.work_size,
     )
+    if not (initrd and plan.initrd_size):
+        return Places(kernel, work, None)
+    low = address + plan.initrd
+    return Places(kernel, work, _first_fit("initrd", low, plan.initrd_size, [kernel, work]))
+
+
+def kernel_and_work(
+    address: int,
+    *,
+    follows: bool,
+    dst: int,
+    run: int,
+    alignment: int,
+    init_size: int,
+    image_size: int,
+    work_size: int,
+) -> tuple[Region, Region]:
+    """Where the head of an image that is loaded at `address` puts the kernel and the work area.
+
+    The rest is by HeadPlan's names.
+    """
+    if follows:
+        dst = address
+        run = max(align_up(dst, alignment), run)
+    else:
+        run = dst
+    kernel = Region("kernel", dst, run + init_size)
+    return kernel, _first_fit("work area", address + image_size, work_size, [kernel])
+
+
+def _first_fit(name: str, low: int, size: int, taken: Sequence[Region]) -> Region:
+    start = first_fit(size, taken, low=low, high=1 << 64, alignment=PAGE)
+    assert start is not None  # noqa: S101  addresses don't run out
+    return Region(name, start, start + size)
 
 
 def _memory(plan: HeadPlan, kernel: Kernel) -> int:

@@ -1,0 +1,192 @@
+"""Finds what of our code lies where in a guest's memory.
+
+Nothing is taken from the image's file, whatever its form: the boot sector that the BIOS enters is
+ours or isn't, and from there on each piece of our code says where the next one is. It is compared
+with the flat binaries but for their relocated fields, which say what it is bound to.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from pybuild import bootproto, headplan, layout, loader, splice
+from pybuild.bootproto import PARAGRAPH, SECTOR
+from pybuild.flat import BASE_SYMBOL, FlatBinary
+from pybuild.headplan import ENTRY_64, HEAD_RELOCATOR
+from pybuild.rsp import Rsp, RspError
+
+Bits = Literal[16, 32, 64]
+
+BOOT_SECTOR: Final = layout.BOOT_SECTOR.start
+SETUP_ENTRY: Final = bootproto.SETUP_ENTRY_PARAGRAPHS * PARAGRAPH  # from the real-mode part
+_HEADER_SIZE: Final = 2 * SECTOR  # bytes of the real-mode part that the setup header lies in
+_ZIMAGE_ENTRY: Final = 0x1000  # where a zImage's setup code moves it
+# What a debugger may want to know of a move, by the relocator's own names.
+_MOVE: Final = ("src", "dst", "len")
+
+
+@dataclass(slots=True)
+class Found:
+    """What was found in a guest's memory; addresses are physical.
+
+    Attributes:
+        code: pieces of our code, by the names of their sources.
+        offsets: for those that are entered in real mode with another %cs than 0, what %ip is at
+            their first byte.
+        values: `src`, `dst` and `len`, if a relocator or a head is there.
+        entry: where the setup code is entered; None if nothing says so.
+        hook: where code32_start points, or where the early stage jumps; None if no code of ours is
+            there.
+        kernel: where the kernel's own protected-mode part is entered; None if nothing says so.
+        header: the start of the real-mode part or of boot_params, with the setup header.
+    """
+
+    code: dict[str, int] = field(default_factory=dict)
+    offsets: dict[str, int] = field(default_factory=dict)
+    values: dict[str, int] = field(default_factory=dict)
+    entry: int | None = None
+    hook: int | None = None
+    kernel: int | None = None
+    header: bytes = b""
+
+
+class Finder:
+    """Looks for our code in a guest's memory."""
+
+    def __init__(self, rsp: Rsp, code: Mapping[str, FlatBinary]) -> None:
+        """Begins to look.
+
+        Args:
+            rsp: the guest.
+            code: the flat binaries.
+        """
+        self._rsp = rsp
+        self._code = code
+        self.found = Found()
+
+    async def boot_sector(self) -> str | None:
+        """Which boot sector of ours is at 0x7c00, if any; with the loader that it reads."""
+        for name in (splice.BOOT_SECTOR, loader.BOOT_SECTOR):
+            if await self._is_at(name, BOOT_SECTOR):
+                self.found.code = {name: BOOT_SECTOR}
+                if name == loader.BOOT_SECTOR:
+                    self.found.code[loader.LOADER] = layout.LOADER.start
+                return name
+        return None
+
+    async def follow_boot_sector(self) -> None:
+        """Finds all that is entered behind the register-state boot sector."""
+        registers = await self._values(splice.BOOT_SECTOR, BOOT_SECTOR)
+        early = registers["seg_cs"] * PARAGRAPH + registers["ip"]
+        if not await self._is_at(splice.EARLY, early):
+            await self.setup(early)
+            return
+        self.found.code[splice.EARLY] = early
+        self.found.offsets[splice.EARLY] = registers["ip"]
+        values = await self._values(splice.EARLY, early)
+        await self.setup(values["setup_cs"] * PARAGRAPH, values["relocator"])
+
+    async def setup(self, entry: int, relocator: int | None = None) -> None:
+        """Finds all that is entered behind the setup code.
+
+        Args:
+            entry: where it is entered.
+            relocator: what the early stage enters before that, if there is one.
+        """
+        self.found.entry = entry
+        self.found.header = header = await self._rsp.read(entry - SETUP_ENTRY, _HEADER_SIZE)
+        start = header_field(header, "code32_start")
+        is_high = header_field(header, "loadflags") & bootproto.LOADED_HIGH
+        self.found.kernel = start or (bootproto.BZIMAGE_LOAD_ADDRESS if is_high else _ZIMAGE_ENTRY)
+        hook = relocator if relocator is not None else start
+        if await self._is_at(splice.RELOCATOR, hook):
+            self.found.code[splice.RELOCATOR] = hook
+            values = await self._values(splice.RELOCATOR, hook)
+            self.found.values = {name: values[name] for name in _MOVE}
+            if relocator is None:
+                self.found.kernel = values["code32_start"]
+            self.found.hook = hook
+        elif await self._is_at(splice.HEAD_32, hook):
+            await self.head(hook, header, 32)
+            self.found.hook = hook
+
+    async def head(self, image: int, header: bytes, bits: Bits) -> None:
+        """Finds all that is in an image with a head, and where that puts its relocator.
+
+        Args:
+            image: where its protected-mode part is.
+            header: boot_params' start.
+            bits: which of its heads runs.
+        """
+        values = await self._values(splice.HEAD_32, image)
+        kernel, work = headplan.kernel_and_work(
+            image,
+            follows=bool(values["follows"]),
+            dst=values["dst"],
+            run=values["run"],
+            alignment=_field(header, "kernel_alignment") or 1,
+            init_size=values["init_size"],
+            image_size=values["image_size"],
+            work_size=values["work_size"],
+        )
+        relocator = work.start + HEAD_RELOCATOR  # its copy that runs
+        self.found.code[splice.HEAD_32] = image
+        if bits == 64:
+            self.found.code[splice.HEAD_64] = image + values["head64"]
+        self.found.code[splice.RELOCATOR if bits == 32 else splice.RELOCATOR_64] = relocator
+        src, dst = image + values["kernel"], kernel.start
+        self.found.values = {"src": src, "dst": dst, "len": values["len"]}
+        self.found.kernel = dst + (values["entry32"] if bits == 32 else ENTRY_64)
+
+    async def at(self, address: int, boot_params: int, bits: Bits) -> None:
+        """Finds what the guest stands at, wherever it stopped."""
+        for image in (address, address - ENTRY_64):
+            if await self._is_at(splice.HEAD_32, image):
+                header = await self._rsp.read(boot_params, _HEADER_SIZE)
+                self.found.header = header
+                await self.head(image, header, bits)
+                return
+        for name in self._code:
+            if await self._is_at(name, address):
+                self.found.code[name] = address
+
+    async def _is_at(self, name: str, address: int) -> bool:
+        """Whether this flat binary, bound to whatever, is at an address and has not run yet."""
+        binary = self._code[name]
+        try:
+            memory = bytearray(await self._rsp.read(address, len(binary.code)))
+        except RspError:
+            return False
+        for relocation in binary.relocations:
+            end = relocation.offset + relocation.kind.size
+            memory[relocation.offset : end] = bytes(relocation.kind.size)
+        if address == BOOT_SECTOR:  # a disk's own part of it may be anything
+            own = binary.code[splice.DISK_OWN]
+            memory = bytearray(splice.put_disk_own(bytes(memory), own))
+        return memory == binary.code
+
+    async def _values(self, name: str, address: int) -> dict[str, int]:
+        """What a flat binary in memory is bound to; relative jumps as if it were bound to 0."""
+        binary = self._code[name]
+        memory = await self._rsp.read(address, len(binary.code))
+        values = {}
+        for r in binary.relocations:
+            if r.symbol != BASE_SYMBOL:
+                stored = int.from_bytes(memory[r.offset : r.offset + r.kind.size], "little")
+                value = stored - r.addend + (r.offset if r.kind.pc_relative else 0)
+                values[r.symbol] = value % (1 << 8 * r.kind.size)
+        return values
+
+
+def header_field(header: bytes, name: str) -> int:
+    """A field of a setup header; 0 if the header's version has none of that name."""
+    magic, version = (bootproto.field(each, 0x200) for each in ("header", "version"))
+    number = version.get(header)
+    if magic.get(header) != bootproto.HEADER_MAGIC:
+        number = bootproto.OLD_PROTOCOL
+    end = bootproto.HEADER_JUMP_END + header[bootproto.HEADER_JUMP_END - 1]
+    try:
+        found = bootproto.field(name, number)
+    except KeyError:
+        return 0
+    return found.get(header) if found.exists(number, end) else 0
