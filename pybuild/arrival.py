@@ -69,7 +69,7 @@ class Journey:
         """
         await self._run_to(address, f"{address:#x}")
         registers = await self._rsp.registers()
-        await self._finder.at(address, registers["rsi"], _bits(registers))
+        await self._finder.at(address, _bits(registers), registers["rsi"])
         return await self._arrived(f"{address:#x}")
 
     async def of_kernel(self, place: Place, real_mode: int) -> Arrival:

@@ -5,6 +5,7 @@ ours or isn't, and from there on each piece of our code says where the next one 
 with the flat binaries but for their relocated fields, which say what it is bound to.
 """
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
@@ -95,8 +96,8 @@ class Finder:
         """
         self.found.entry = entry
         self.found.header = header = await self._rsp.read(entry - SETUP_ENTRY, _HEADER_SIZE)
-        start = header_field(header, "code32_start")
-        is_high = header_field(header, "loadflags") & bootproto.LOADED_HIGH
+        start = _value(header, "code32_start")
+        is_high = _value(header, "loadflags") & bootproto.LOADED_HIGH
         self.found.kernel = start or (bootproto.BZIMAGE_LOAD_ADDRESS if is_high else _ZIMAGE_ENTRY)
         hook = relocator if relocator is not None else start
         if await self._is_at(splice.RELOCATOR, hook):
@@ -124,7 +125,7 @@ class Finder:
             follows=bool(values["follows"]),
             dst=values["dst"],
             run=values["run"],
-            alignment=_field(header, "kernel_alignment") or 1,
+            alignment=_value(header, "kernel_alignment") or 1,
             init_size=values["init_size"],
             image_size=values["image_size"],
             work_size=values["work_size"],
@@ -138,13 +139,20 @@ class Finder:
         self.found.values = {"src": src, "dst": dst, "len": values["len"]}
         self.found.kernel = dst + (values["entry32"] if bits == 32 else ENTRY_64)
 
-    async def at(self, address: int, boot_params: int, bits: Bits) -> None:
-        """Finds what the guest stands at, wherever it stopped."""
+    async def at(self, address: int, bits: Bits, esi: int) -> None:
+        """Finds what is at an address where the guest has stopped.
+
+        Args:
+            address: the address.
+            bits: the CPU's mode.
+            esi: where boot_params is, if the boot protocol holds here.
+        """
+        if bits != 16:
+            with contextlib.suppress(RspError):  # it doesn't hold
+                self.found.header = await self._rsp.read(esi, _HEADER_SIZE)
         for image in (address, address - ENTRY_64):
             if await self._is_at(splice.HEAD_32, image):
-                header = await self._rsp.read(boot_params, _HEADER_SIZE)
-                self.found.header = header
-                await self.head(image, header, bits)
+                await self.head(image, self.found.header, bits)
                 return
         for name in self._code:
             if await self._is_at(name, address):
@@ -178,15 +186,19 @@ class Finder:
         return values
 
 
-def header_field(header: bytes, name: str) -> int:
-    """A field of a setup header; 0 if the header's version has none of that name."""
+def header_field(header: bytes, name: str) -> bootproto.Field | None:
+    """A field of a setup header; None if this one hasn't it."""
     magic, version = (bootproto.field(each, 0x200) for each in ("header", "version"))
-    number = version.get(header)
-    if magic.get(header) != bootproto.HEADER_MAGIC:
-        number = bootproto.OLD_PROTOCOL
+    is_old = magic.get(header) != bootproto.HEADER_MAGIC
+    number = bootproto.OLD_PROTOCOL if is_old else version.get(header)
     end = bootproto.HEADER_JUMP_END + header[bootproto.HEADER_JUMP_END - 1]
     try:
         found = bootproto.field(name, number)
     except KeyError:
-        return 0
-    return found.get(header) if found.exists(number, end) else 0
+        return None
+    return found if found.exists(number, end) else None
+
+
+def _value(header: bytes, name: str) -> int:
+    found = header_field(header, name)
+    return found.get(header) if found else 0

@@ -1,0 +1,76 @@
+"""The command line for debugging: `bootsplice debug`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from pybuild.cli_boot import drive_option, memory_option, vcpus_option
+from pybuild.drives import Drive
+
+if TYPE_CHECKING:
+    from pybuild.arrival import Place
+
+_PLACES: Final = ("bootsect", "entry", "hook", "kernel")
+_PLACES_EXPLAINED: Final = """\b
+bootsect  our boot sector's first instruction, as the BIOS enters it
+entry     the kernel's 16-bit setup code
+hook      the code that moves the kernel: where code32_start points, the relocator
+          or an image's head; or the relocator that the early stage enters
+kernel    the kernel's own protected-mode entry, after the move
+ADDRESS   any physical address: 0x100200 is where a loader enters a kernel in 64 bits
+
+Example: bootsplice debug disk.img --at hook
+"""
+
+
+class _At(click.ParamType["Place | int"]):
+    """One of the places, or a physical address."""
+
+    name = "place"
+
+    def get_metavar(self, *_: object) -> str:
+        return f"[{'|'.join(_PLACES)}|ADDRESS]"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> "Place | int":
+        for place in _PLACES:
+            if value == place:
+                return place
+        try:
+            address = int(value, 0)
+        except ValueError:
+            address = -1
+        if address < 0:
+            expected = ", ".join(_PLACES)
+            self.fail(f"{value!r}: expected {expected} or an address, as 0x100000", param, ctx)
+        return address
+
+
+@click.command(
+    short_help="Boot an image up to a place in its boot, and attach gdb.", epilog=_PLACES_EXPLAINED
+)
+@click.argument("image", metavar="IMAGE", type=click.Path(path_type=Path))
+@click.option("--at", type=_At(), default="hook", show_default=True, help="Where to stop.")
+@drive_option
+@memory_option
+@vcpus_option
+@click.argument("qemu_arguments", metavar="[-- QEMU ARGS]", nargs=-1)
+def debug(
+    image: Path,
+    at: "Place | int",
+    drive: Drive | None,
+    memory: int | None,
+    vcpus: int | None,
+    qemu_arguments: tuple[str, ...],
+) -> None:
+    """Boot IMAGE in QEMU up to a place in its boot, and attach gdb to it there.
+
+    IMAGE and QEMU ARGS are as for `bootsplice boot`. gdb has the sources of our code, in real,
+    protected and long mode, and a script that can be read; the guest ends when gdb does. Without
+    gdb the guest waits, stopped, for whoever attaches to it, until Ctrl-C.
+    """
+    from pybuild import debug as debugging
+
+    debugging.debug(image, at=at, drive=drive, memory=memory, vcpus=vcpus, extra=qemu_arguments)
