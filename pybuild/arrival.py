@@ -10,6 +10,7 @@ from pybuild.bootproto import PARAGRAPH
 from pybuild.errors import BuildError, InputError
 from pybuild.findcode import BOOT_SECTOR, SETUP_ENTRY, Bits, Finder, Found
 from pybuild.flat import FlatBinary
+from pybuild.regions import Region
 from pybuild.rsp import Rsp
 
 Place = Literal["bootsect", "entry", "hook", "kernel"]
@@ -57,6 +58,7 @@ class Journey:
             seconds: how long it may run at a time.
         """
         self._rsp = rsp
+        self._code = code
         self._image = image
         self._seconds = seconds
         self._finder = Finder(rsp, code)
@@ -128,9 +130,21 @@ class Journey:
         address = {"entry": found.entry, "hook": found.hook, "kernel": found.kernel}[place]
         if address is None:
             raise AssertionError(f"nobody knows where {place} is")
+        if place == "kernel" and found.relocator is not None:
+            # Before it has run there is other code where the kernel goes: a head, perhaps.
+            await self._run_to(found.relocator, "the relocator")
         if _position(await self._rsp.registers()) != address:
             await self._run_to(address, place)
+        if place == "kernel" and found.values:
+            self._drop_overwritten(found)
         return await self._arrived(place)
+
+    def _drop_overwritten(self, found: Found) -> None:
+        """Forgets the code that the kernel was moved over."""
+        kernel = Region("kernel", found.values["dst"], found.values["dst"] + found.values["len"])
+        for name, start in list(found.code.items()):
+            if kernel.overlaps(Region(name, start, start + len(self._code[name].code))):
+                del found.code[name]
 
     async def _run_to(self, address: int, what: str) -> None:
         if _position(await self._rsp.registers()) == address:

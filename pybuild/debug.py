@@ -28,6 +28,7 @@ from pybuild.flat import FlatBinary
 from pybuild.gdbscript import Files, Symbols
 from pybuild.guest import Guest
 from pybuild.kernel import Kernel
+from pybuild.regions import Region
 from pybuild.rsp import Rsp
 
 _SECONDS: Final = 60.0  # that a guest may take from one place to the next
@@ -185,9 +186,6 @@ def _symbols(arrival: Arrival, tree: Tree) -> Iterator[Symbols]:
         path = tree.build / f"{name}.o"
         with path.open("rb") as stream:
             placed = list(linker.place_sections(ELFFile(stream)).values())
-        starts = [start]
-        if name in arrival.found.offsets:  # gdb takes %ip for the address
-            starts.append(arrival.found.offsets[name])
-        for each in starts:
-            sections = tuple((s.name, each + s.offset) for s in placed if s.data)
-            yield Symbols(path, sections)
+        sections = tuple((s.name, start + s.offset) for s in placed if s.data)
+        size = max(s.offset + len(s.data) for s in placed)
+        yield Symbols(path, Region(name, start, start + size), sections)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from pybuild import bootproto, headplan, layout, loader, splice
+from pybuild import bootproto, headplaces, layout, loader, splice
 from pybuild.bootproto import PARAGRAPH, SECTOR
 from pybuild.flat import BASE_SYMBOL, FlatBinary
 from pybuild.headplan import ENTRY_64, HEAD_RELOCATOR
@@ -32,8 +32,7 @@ class Found:
 
     Attributes:
         code: pieces of our code, by the names of their sources.
-        offsets: for those that are entered in real mode with another %cs than 0, what %ip is at
-            their first byte.
+        relocator: the one of them that moves the kernel, where it runs; None if none does.
         values: `src`, `dst` and `len`, if a relocator or a head is there.
         entry: where the setup code is entered; None if nothing says so.
         hook: where code32_start points, or where the early stage jumps; None if no code of ours is
@@ -43,7 +42,7 @@ class Found:
     """
 
     code: dict[str, int] = field(default_factory=dict)
-    offsets: dict[str, int] = field(default_factory=dict)
+    relocator: int | None = None
     values: dict[str, int] = field(default_factory=dict)
     entry: int | None = None
     hook: int | None = None
@@ -83,7 +82,6 @@ class Finder:
             await self.setup(early)
             return
         self.found.code[splice.EARLY] = early
-        self.found.offsets[splice.EARLY] = registers["ip"]
         values = await self._values(splice.EARLY, early)
         await self.setup(values["setup_cs"] * PARAGRAPH, values["relocator"])
 
@@ -106,7 +104,7 @@ class Finder:
             self.found.values = {name: values[name] for name in _MOVE}
             if relocator is None:
                 self.found.kernel = values["code32_start"]
-            self.found.hook = hook
+            self.found.hook = self.found.relocator = hook
         elif await self._is_at(splice.HEAD_32, hook):
             await self.head(hook, header, 32)
             self.found.hook = hook
@@ -120,7 +118,7 @@ class Finder:
             bits: which of its heads runs.
         """
         values = await self._values(splice.HEAD_32, image)
-        kernel, work = headplan.kernel_and_work(
+        kernel, work = headplaces.kernel_and_work(
             image,
             follows=bool(values["follows"]),
             dst=values["dst"],
@@ -130,7 +128,7 @@ class Finder:
             image_size=values["image_size"],
             work_size=values["work_size"],
         )
-        relocator = work.start + HEAD_RELOCATOR  # its copy that runs
+        self.found.relocator = relocator = work.start + HEAD_RELOCATOR  # its copy that runs
         self.found.code[splice.HEAD_32] = image
         if bits == 64:
             self.found.code[splice.HEAD_64] = image + values["head64"]

@@ -6,7 +6,7 @@ file, says the same bytes in other words: a 64-bit register is a 32-bit one and 
 """
 
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 
 from pybuild.arrival import Arrival
 from pybuild.findcode import Bits, header_field
+from pybuild.regions import Region
 
 # gdb's names of the architectures of 16-bit and 32-bit code; the latter may be entered in 64 bits.
 ARCHITECTURES: Final[dict[Bits, str]] = {16: "i8086", 32: "i386"}
@@ -58,13 +59,16 @@ set $mode = 64
 mode {bits}
 
 # At every stop: the mode that the CPU is in, by CR0.PE and EFER.LMA. In real mode gdb takes %ip for
-# the address, and finds no code with it where %cs isn't 0: here it is.
+# the address. Where %cs isn't 0 it finds no code with that, which is therefore shown here, and does
+# not see that it stands at a breakpoint: `stepi` goes on from there, `continue` does not.
 define hook-stop
   if ($cr0 & 1) == 0
     mode 16
     if $cs != 0
+      set $here = ($cs << 4) + $eip
       printf "%04x:%04x  ", $cs, $eip
-      x/i ($cs << 4) + $eip
+      x/i $here
+{lists}\
     end
   else
     if ($efer & 0x400) == 0
@@ -103,10 +107,12 @@ class Symbols:
 
     Attributes:
         object: the file.
-        sections: the address of each of its sections, as the CPU's %ip has it.
+        region: all of it.
+        sections: the address of each of its sections.
     """
 
     object: Path
+    region: Region
     sections: tuple[tuple[str, int], ...]
 
 
@@ -156,7 +162,7 @@ def description(features: Sequence[str], architecture: str) -> str:
     return head + ElementTree.tostring(target, encoding="unicode") + "\n"
 
 
-def script(arrival: Arrival, symbols: Iterable[Symbols], files: Files) -> str:
+def script(arrival: Arrival, symbols: Sequence[Symbols], files: Files) -> str:
     """The script that attaches gdb to a guest that has stopped."""
     values = "\n".join(_values(arrival))
     return _SCRIPT.format(
@@ -166,6 +172,7 @@ def script(arrival: Arrival, symbols: Iterable[Symbols], files: Files) -> str:
         bits=arrival.bits,
         sources=_quoted(files.sources),
         symbols="\n".join(map(_add, symbols)),
+        lists="".join(map(_list, symbols)),
         narrow=files.descriptions,
         serial=shlex.quote(str(files.serial)),
         socket=files.socket,
@@ -180,6 +187,13 @@ def _add(symbols: Symbols) -> str:
     return f"add-symbol-file {_quoted(symbols.object)} {sections}"
 
 
+def _list(symbols: Symbols) -> str:
+    """Commands, inside hook-stop, that show the source line at $here if it is of this code."""
+    start, end = symbols.region.start, symbols.region.end
+    condition = f"$here >= {start:#x} && $here < {end:#x}"
+    return f"      if {condition}\n        list *$here,*$here\n      end\n"
+
+
 def _values(arrival: Arrival) -> Iterator[str]:
     if arrival.found.values:
         yield "# What is moved."
@@ -187,15 +201,15 @@ def _values(arrival: Arrival) -> Iterator[str]:
         yield f"set ${name} = {value:#x}"
     if arrival.boot_params is None:
         return
-    yield "# bp-header: fields of boot_params; of the real-mode part before the setup code makes it."
+    yield "# bp-header: fields of boot_params, or of the real-mode part before there is one."
     yield f"set $boot_params = {arrival.boot_params:#x}"
     yield "define bp-header"
     for name in _SHOWN:
         field = header_field(arrival.found.header, name)
         if field:
             form = "%#llx" if field.size == 8 else "%#x"
-            value = f"{{unsigned {_C_TYPES[field.size]}}} ($boot_params + {field.offset:#x})"
-            yield f'  printf "{name:<18} {form}\\n", {value}'
+            there = f"{{unsigned {_C_TYPES[field.size]}}} ($boot_params + {field.offset:#x})"
+            yield f'  printf "{name:<18} {form}\\n", {there}'
     yield "end"
 
 

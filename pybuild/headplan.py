@@ -14,18 +14,17 @@ init_size, payload_offset, handover_offset and kernel_info_offset.
 """
 
 import dataclasses
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pybuild import bootproto, cmdline, header, longmode, mover, protected
+from pybuild import bootproto, cmdline, header, headplaces, longmode, mover, protected
 from pybuild.bootproto import PARAGRAPH, version_name
 from pybuild.errors import InputError
 from pybuild.kernel import Kernel
 from pybuild.plan import Patch
 from pybuild.protected import CODE_ALIGNMENT, PAGE
-from pybuild.regions import Region, align_up, first_fit
+from pybuild.regions import Region, align_up
 
 HEAD_RELOCATOR: Final = 0x40  # WORK_RELOCATOR in asm/include/head.inc
 ENTRY_64: Final = 0x200  # from the protected-mode part's first byte (boot.rst, 64-bit protocol)
@@ -223,7 +222,7 @@ def places(
         initrd: whether the built-in initrd is used: the loader brings none.
         alignment: the header's kernel_alignment, if the loader lowered it.
     """
-    kernel, work = kernel_and_work(
+    kernel, work = headplaces.kernel_and_work(
         address,
         follows=plan.follows,
         dst=plan.dst,
@@ -236,37 +235,7 @@ def places(
     if not (initrd and plan.initrd_size):
         return Places(kernel, work, None)
     low = address + plan.initrd
-    return Places(kernel, work, _first_fit("initrd", low, plan.initrd_size, [kernel, work]))
-
-
-def kernel_and_work(
-    address: int,
-    *,
-    follows: bool,
-    dst: int,
-    run: int,
-    alignment: int,
-    init_size: int,
-    image_size: int,
-    work_size: int,
-) -> tuple[Region, Region]:
-    """Where the head of an image that is loaded at `address` puts the kernel and the work area.
-
-    The rest is by HeadPlan's names.
-    """
-    if follows:
-        dst = address
-        run = max(align_up(dst, alignment), run)
-    else:
-        run = dst
-    kernel = Region("kernel", dst, run + init_size)
-    return kernel, _first_fit("work area", address + image_size, work_size, [kernel])
-
-
-def _first_fit(name: str, low: int, size: int, taken: Sequence[Region]) -> Region:
-    start = first_fit(size, taken, low=low, high=1 << 64, alignment=PAGE)
-    assert start is not None  # noqa: S101  addresses don't run out
-    return Region(name, start, start + size)
+    return Places(kernel, work, headplaces.behind("initrd", low, plan.initrd_size, [kernel, work]))
 
 
 def _memory(plan: HeadPlan, kernel: Kernel) -> int:

@@ -1,0 +1,245 @@
+"""`bootsplice debug`: where a guest is stopped, and what gdb itself then says of it."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from booting import Made, named
+from command import refusal
+from entry import RUN, Guest, maps
+from probes import SETUP_EDI, SETUP_ESP, original
+
+from pybuild import build, kernel, paths
+
+pytestmark = pytest.mark.boot
+
+Built = Callable[[str], Path]
+Make = Callable[[str, str, str], Made]
+SECONDS = 120
+COMMAND = (sys.executable, "-m", "pybuild.cli", "debug")
+SMALL = ("--memory", "64", "--", "-nic", "none")
+
+
+def gdb(image: Path, at: str, *commands: str, qemu: tuple[str, ...] = ()) -> str:
+    """Stops there and gives gdb these commands; what both of them say."""
+    run = subprocess.run(
+        [*COMMAND, image, "--at", at, *SMALL, *qemu],
+        input="".join(f"{command}\n" for command in commands),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout
+    return run.stdout.replace("(gdb) ", "")
+
+
+def show(*names: str) -> str:
+    """A command that shows registers, or what else gdb has a value of."""
+    form = " ".join(f"{name}=%#lx" for name in names)
+    return f'printf "{form}\\n", ' + ", ".join(f"(unsigned long) ${name}" for name in names)
+
+
+def line(source: str, text: str) -> int:
+    """The number of the first line of a source that is this instruction."""
+    lines = (paths.ROOT / "asm" / source).read_text().splitlines()
+    return next(n for n, each in enumerate(lines, 1) if each.partition(";")[0].strip() == text)
+
+
+def stopped_at(said: str, source: str, text: str) -> bool:
+    """We say so, and so does gdb."""
+    number = line(source, text)
+    ours = re.search(rf"stopped at .*: asm/{re.escape(source)}:{number}\n", said)
+    gdbs = re.search(rf" at asm/{re.escape(source)}:{number}\n{shown(source, text)}", said)
+    return bool(ours and gdbs)
+
+
+def shown(source: str, text: str) -> str:
+    """A regular expression: gdb shows this line of a source."""
+    return rf"\b{line(source, text)}\t    {re.escape(text)}\b"
+
+
+def test_the_hook(built: Built) -> None:
+    """Registers, symbols and header as the boot protocol has them, up to the kernel."""
+    source = "i386/relocator.asm"
+    said = gdb(
+        built("probe-bzimage.xen-hvm"),
+        "hook",
+        show("esi", "esp", "edi", "cs"),
+        show("boot_params", "src", "dst", "len"),
+        "bp-header",
+        "stepi 2",
+        "setreg rdi 0x12345678",
+        "thbreak relocator.asm:" + str(line(source, "jmp eax")),
+        "continue",
+        show("edi", "ecx"),
+        "bp-header",
+        "stepi",
+        show("eip", "ebx"),
+    )
+    assert stopped_at(said, source, "cld")
+    assert f"esi=0x90000 esp={0x90000 + SETUP_ESP:#x} edi={SETUP_EDI:#x} cs=0x10\n" in said
+    length = original(named("probe-bzimage")).protected_size
+    assert f"boot_params=0x90000 src=0x200000 dst=0x100000 len={length:#x}\n" in said
+    assert re.search(shown(source, "mov eax, __BOOT_DS"), said)
+    assert re.search(shown(source, "jmp eax"), said)
+    assert "edi=0x12345678 ecx=0\n" in said
+    assert re.findall(r"code32_start +(\w+)\n", said) == ["0x700010", "0x100000"]
+    assert "eip=0x100000 ebx=0\n" in said
+
+
+def test_the_early_stage(built: Built) -> None:
+    """Real mode with another %cs than 0, then protected mode, and real mode again."""
+    source = "real/early.asm"
+    said = gdb(
+        built("probe-zimage.xen-hvm"),
+        "bootsect",
+        *("thbreak *0x9a000", "continue", "delete", "stepi"),
+        *("thbreak protected", "continue", "stepi"),
+        *("thbreak *0x90200", "continue", show("cs", "eip")),
+    )
+    assert stopped_at(said, "real/bootsect.asm", "cli")
+    for address, text in (("0000", "cli"), ("0001", "cld")):
+        assert re.search(rf"9a00:{address} .*\t{text} *\n.*\n{shown(source, text)}", said)
+    assert re.search(r"=> |protected \(\) at", said)
+    assert re.search(shown(source, "mov eax, strict dword relocator"), said)
+    assert re.search(r"9020:0000 +0x90200:\tjmp ", said)
+    assert "cs=0x9020 eip=0\n" in said
+
+
+def test_a_disk_from_its_boot_sector_to_the_loader(made: Make) -> None:
+    said = gdb(
+        made("probe-bzimage", "xen-hvm", "disk").path,
+        "bootsect",
+        *("stepi", "hbreak loader", "continue", "stepi", "x/i $pc"),
+    )
+    assert stopped_at(said, "real/diskboot.asm", "jmp short begin")
+    assert re.search(shown("real/diskboot.asm", "cli"), said)
+    assert re.search(r"loader \(\) at asm/real/loader\.asm:", said)
+    assert re.search(r"=> 0x1001 <loader\+1>:\txor +%eax,%eax\n", said)
+
+
+def test_an_iso_at_the_setup_code(made: Make) -> None:
+    iso = made("probe-bzimage", "xen-hvm", "iso")
+    cs = iso.plan["entry"]["cs"]
+    said = gdb(iso.path, "entry", "info symbol relocator", "stepi", show("cs", "ds", "esp"))
+    assert f"stopped at entry ({cs * 16:#x}, 16-bit)\n" in said
+    assert f"{cs:04x}:0000     {cs * 16:#x}:\tjmp " in said
+    assert f"ds={iso.plan['entry']['data_segments']:#x} esp={iso.plan['entry']['esp']:#x}" in said
+
+
+@pytest.fixture(scope="module")
+def spliced(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A kernel image with a head, of a kernel that has a 64-bit entry."""
+    built("probe-64.pc")
+    out = tmp_path_factory.mktemp("spliced") / "spliced.bzImage"
+    source = paths.BUILD / "kernels/probe-64.bin"
+    build.build(build.Order(source, target="bzimage"), out)
+    return out
+
+
+def test_the_head_of_a_kernel_image(spliced: Path) -> None:
+    """To its relocator's copy, which lies where nobody has told the linker."""
+    source = "i386/relocator.asm"
+    said = gdb(spliced, "hook", "hbreak relocator.asm:" + str(line(source, "cld")), "continue")
+    assert stopped_at(said, "i386/head.asm", "cld")
+    assert re.search(shown(source, "cld"), said.partition("Continuing.")[2])
+
+
+def test_a_kernel_where_its_head_was(spliced: Path) -> None:
+    said = gdb(spliced, "kernel", show("eip", "ebx", "ds"), "output/x *(int *) $pc")
+    assert "stopped at kernel (0x100000, 32-bit)\n" in said  # no line of the head's
+    assert "eip=0x100000 ebx=0 ds=0x18\n" in said
+    first = int.from_bytes(original(named("probe-64")).protected[:4], "little")
+    assert f"\n{first:#x}" in said
+
+
+def test_long_mode(spliced: Path, tmp_path: Path) -> None:
+    """Entered by a loader at 0x200, as only its address can be given."""
+    guest = Guest(kernel.read(spliced), b"", b"initrd")
+    disk, loaded = guest.disk(tmp_path, BITS=64, **maps(guest.needed()))
+    source = "x86_64/relocator.asm"
+    said = gdb(
+        disk,
+        f"{RUN + 0x200:#x}",
+        *("stepi", show("rsi", "r15"), "x/i $pc"),
+        *(f"hbreak {source.rpartition('/')[2]}:{line(source, 'cld')}", "continue", "stepi"),
+        *("setreg r12 0x1234567890", show("r12")),
+        qemu=tuple(loaded),
+    )
+    assert f"stopped at {RUN + 0x200:#x} ({RUN + 0x200:#x}, 64-bit): asm/i386/head.asm:" in said
+    assert re.search(shown("x86_64/head.asm", "cld"), said)
+    assert "rsi=0x90000 r15=0xf0f0f0f0f0f0f0f\n" in said
+    assert re.search(shown(source, "cli"), said)
+    assert "r12=0x1234567890\n" in said
+
+
+def test_without_gdb(built: Built, tmp_path: Path) -> None:
+    """It waits for a gdb, in its own process group as in a terminal, until that ends."""
+    for program in ("qemu-system-x86_64", "setpriv", "nasm"):
+        found = next(Path(p, program) for p in os.get_exec_path() if Path(p, program).exists())
+        (tmp_path / program).symlink_to(found)
+    waiting = subprocess.Popen(
+        [*COMMAND, built("probe-bzimage.xen-hvm"), *SMALL],
+        env={**os.environ, "PATH": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert waiting.stdout is not None
+    assert waiting.stderr is not None
+    try:
+        assert "stopped at hook (0x700010, 32-bit)" in waiting.stderr.readline()
+        how = waiting.stderr.readline()
+        script = re.search(r"gdb is not installed; attach with `(gdb -x \S+)`", how)
+        assert script, how
+        done = subprocess.run(
+            [*script[1].split(), "-q", "-batch", "-ex", "stepi"],
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+        assert re.search(shown("i386/relocator.asm", "cli"), done.stdout)
+        waiting.send_signal(signal.SIGINT)
+        assert waiting.wait(SECONDS) == 0
+        assert waiting.stderr.read() == ""
+        assert not Path(script[1].split()[-1]).exists()
+    finally:
+        waiting.kill()
+        waiting.communicate()
+
+
+@pytest.mark.parametrize(
+    ("image", "at", "why"),
+    [
+        ("debian-or-pc", "hook", "nobody moves this kernel; use --at kernel"),
+        ("spliced", "bootsect", "there is no boot sector; use --at entry"),
+    ],
+)
+def test_a_place_that_there_is_not(
+    image: str, at: str, why: str, built: Built, spliced: Path, tmp_path: Path
+) -> None:
+    path = spliced if image == "spliced" else built("probe-bzimage.pc")
+    assert refusal(tmp_path, "debug", path, "--at", at, *SMALL).endswith(why)
+
+
+def test_a_boot_sector_of_somebody_else(tmp_path: Path) -> None:
+    (tmp_path / "disk.img").write_bytes(
+        (b"\xeb\xfe" + bytes(508) + b"\x55\xaa").ljust(516096, b"\0")
+    )
+    why = refusal(tmp_path, "debug", "disk.img", *SMALL)
+    assert why.startswith("disk.img: the boot sector at 0x7c00 is not made of the sources in asm/")
+
+
+@pytest.mark.parametrize("at", ["nowhere", "-1", "0x"])
+def test_what_is_no_place(at: str, tmp_path: Path) -> None:
+    assert "expected bootsect, entry, hook, kernel or an address" in refusal(
+        tmp_path, "debug", "disk.img", f"--at={at}"
+    )
