@@ -7,6 +7,7 @@ that is, and where our code lies, from a script.
 
 import asyncio
 import contextlib
+import shlex
 import shutil
 import signal
 import sys
@@ -137,16 +138,17 @@ class _Session:
         write_file(self._script, [gdbscript.script(arrival, symbols, self._files).encode()])
 
     async def _hand_over(self, guest: Guest) -> None:
+        quoted = shlex.quote(str(self._script))
         if self._gdb is None:
             say.note(
-                f"gdb is not installed; attach with `gdb -x {self._script}`, or another debugger "
+                f"gdb is not installed; attach with `gdb -x {quoted}`, or another debugger "
                 f"at the socket {self._files.socket}; Ctrl-C ends the guest"
             )
             with contextlib.suppress(asyncio.CancelledError):  # by Ctrl-C
                 while not guest.ended:
                     await guest.wait(_FOR_EVER)
             return
-        say.note(f"gdb's script is {self._script}")
+        say.note(f"gdb's script is {quoted}")
         with _deaf_to_interrupts():
             gdb = await asyncio.create_subprocess_exec(self._gdb, "-q", "-x", str(self._script))
             try:

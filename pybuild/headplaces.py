@@ -1,4 +1,4 @@
-"""Where a head finds room, at any address that its image is loaded at, as asm/include/head.inc does."""
+"""Where a head finds room, wherever its image is loaded; the same as asm/include/head.inc does."""
 
 from collections.abc import Sequence
 

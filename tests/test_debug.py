@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from booting import Made, named
-from command import refusal
+from booting import Made, named, plan
+from command import refusal, run
 from entry import RUN, Guest, maps
 from probes import SETUP_EDI, SETUP_ESP, original
 
@@ -25,10 +25,14 @@ COMMAND = (sys.executable, "-m", "pybuild.cli", "debug")
 SMALL = ("--memory", "64", "--", "-nic", "none")
 
 
-def gdb(image: Path, at: str, *commands: str, qemu: tuple[str, ...] = ()) -> str:
+def gdb(
+    image: Path, at: str, *commands: str, qemu: tuple[str, ...] = (), temporary: str | None = None
+) -> str:
     """Stops there and gives gdb these commands; what both of them say."""
-    run = subprocess.run(
+    environment = {**os.environ, **({"TMPDIR": temporary} if temporary else {})}
+    done = subprocess.run(
         [*COMMAND, image, "--at", at, *SMALL, *qemu],
+        env=environment,
         input="".join(f"{command}\n" for command in commands),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -36,8 +40,8 @@ def gdb(image: Path, at: str, *commands: str, qemu: tuple[str, ...] = ()) -> str
         timeout=SECONDS,
         check=False,
     )
-    assert run.returncode == 0, run.stdout
-    return run.stdout.replace("(gdb) ", "")
+    assert done.returncode == 0, done.stdout
+    return done.stdout.replace("(gdb) ", "")
 
 
 def show(*names: str) -> str:
@@ -65,9 +69,11 @@ def shown(source: str, text: str) -> str:
     return rf"\b{line(source, text)}\t    {re.escape(text)}\b"
 
 
-def test_the_hook(built: Built) -> None:
-    """Registers, symbols and header as the boot protocol has them, up to the kernel."""
+def test_the_hook(built: Built, tmp_path: Path) -> None:
+    """Registers, symbols and header as the boot protocol has them, and on to the kernel's end."""
     source = "i386/relocator.asm"
+    temporary = tmp_path / "a b's"
+    temporary.mkdir()
     said = gdb(
         built("probe-bzimage.xen-hvm"),
         "hook",
@@ -82,6 +88,8 @@ def test_the_hook(built: Built) -> None:
         "bp-header",
         "stepi",
         show("eip", "ebx"),
+        *("continue", "serial"),
+        temporary=str(temporary),
     )
     assert stopped_at(said, source, "cld")
     assert f"esi=0x90000 esp={0x90000 + SETUP_ESP:#x} edi={SETUP_EDI:#x} cs=0x10\n" in said
@@ -92,6 +100,9 @@ def test_the_hook(built: Built) -> None:
     assert "edi=0x12345678 ecx=0\n" in said
     assert re.findall(r"code32_start +(\w+)\n", said) == ["0x700010", "0x100000"]
     assert "eip=0x100000 ebx=0\n" in said
+    assert "\nedi=0x12345678\n" in said  # the kernel's own report
+    assert "\nend=ok\n" in said
+    assert list(temporary.iterdir()) == []
 
 
 def test_the_early_stage(built: Built) -> None:
@@ -170,7 +181,7 @@ def test_long_mode(spliced: Path, tmp_path: Path) -> None:
         f"{RUN + 0x200:#x}",
         *("stepi", show("rsi", "r15"), "x/i $pc"),
         *(f"hbreak {source.rpartition('/')[2]}:{line(source, 'cld')}", "continue", "stepi"),
-        *("setreg r12 0x1234567890", show("r12")),
+        *("setreg r12 0x1234567890", show("r12"), "info line identity_enter"),
         qemu=tuple(loaded),
     )
     assert f"stopped at {RUN + 0x200:#x} ({RUN + 0x200:#x}, 64-bit): asm/i386/head.asm:" in said
@@ -178,6 +189,8 @@ def test_long_mode(spliced: Path, tmp_path: Path) -> None:
     assert "rsi=0x90000 r15=0xf0f0f0f0f0f0f0f\n" in said
     assert re.search(shown(source, "cli"), said)
     assert "r12=0x1234567890\n" in said
+    number = line("x86_64/identity.inc", "mov rcx, cr4")
+    assert f'Line {number} of "asm/x86_64/identity.inc" starts at address ' in said
 
 
 def test_without_gdb(built: Built, tmp_path: Path) -> None:
@@ -216,30 +229,65 @@ def test_without_gdb(built: Built, tmp_path: Path) -> None:
         waiting.communicate()
 
 
-@pytest.mark.parametrize(
-    ("image", "at", "why"),
-    [
-        ("debian-or-pc", "hook", "nobody moves this kernel; use --at kernel"),
-        ("spliced", "bootsect", "there is no boot sector; use --at entry"),
-    ],
-)
-def test_a_place_that_there_is_not(
-    image: str, at: str, why: str, built: Built, spliced: Path, tmp_path: Path
-) -> None:
-    path = spliced if image == "spliced" else built("probe-bzimage.pc")
-    assert refusal(tmp_path, "debug", path, "--at", at, *SMALL).endswith(why)
+def test_a_kernel_that_is_not_moved(built: Built, tmp_path: Path) -> None:
+    why = refusal(tmp_path, "debug", built("probe-bzimage.pc"), *SMALL)
+    assert why.endswith("so nobody moves this kernel; use --at kernel")
+
+
+def test_a_kernel_image_has_no_boot_sector(spliced: Path, tmp_path: Path) -> None:
+    why = refusal(tmp_path, "debug", spliced, "--at", "bootsect", *SMALL)
+    assert why.endswith("there is no boot sector; use --at entry")
+
+
+def test_a_place_that_is_not_reached(spliced: Path, tmp_path: Path) -> None:
+    """With what the guest said, as from `boot`."""
+    done = run(tmp_path, "debug", spliced, "--at", "0x3f00000", *SMALL)
+    assert done.returncode == 1
+    first, log = done.stderr.split("\n--- serial port\n")
+    assert first.endswith("the guest did not come to 0x3f00000: it made QEMU exit")
+    assert "\nend=ok\n--- screen\n" in log
 
 
 def test_a_boot_sector_of_somebody_else(tmp_path: Path) -> None:
-    (tmp_path / "disk.img").write_bytes(
-        (b"\xeb\xfe" + bytes(508) + b"\x55\xaa").ljust(516096, b"\0")
-    )
+    sector = b"\xeb\xfe" + bytes(508) + b"\x55\xaa"  # jumps to itself
+    (tmp_path / "disk.img").write_bytes(sector.ljust(16 * 63 * len(sector), b"\0"))
     why = refusal(tmp_path, "debug", "disk.img", *SMALL)
     assert why.startswith("disk.img: the boot sector at 0x7c00 is not made of the sources in asm/")
 
 
-@pytest.mark.parametrize("at", ["nowhere", "-1", "0x"])
+@pytest.mark.parametrize("at", ["nowhere", "-1"])
 def test_what_is_no_place(at: str, tmp_path: Path) -> None:
     assert "expected bootsect, entry, hook, kernel or an address" in refusal(
         tmp_path, "debug", "disk.img", f"--at={at}"
     )
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("place", ["bootsect", "entry", "hook", "kernel"])
+@pytest.mark.parametrize("kind", ["", ".img", ".iso"])
+@pytest.mark.parametrize("name", ["memtest86+ia32", "memtest86+x64", "memdisk", "probe-old"])
+def test_every_place(name: str, kind: str, place: str, built: Built) -> None:
+    """Each is where the plan has it."""
+    image = built(f"{name}.xen-hvm{kind}")
+    (move,) = plan(built(f"{name}.xen-hvm"))["moves"]
+    said = gdb(image, place, show("src", "dst", "len") if place == "hook" else "info registers")
+    where = {
+        "bootsect": r"0x7c00, 16-bit\): asm/real/(bootsect|diskboot)\.asm:\d+\n",
+        "entry": r"0x[19]0200, 16-bit\)\n",
+        "hook": r"0x\w+, 32-bit\): asm/i386/relocator\.asm:\d+\n",
+        "kernel": rf"{0x1000 if name == 'probe-old' else 0x100000:#x}, 32-bit\)\n",
+    }
+    assert re.search(rf"stopped at {place} \({where[place]}", said), said
+    if place == "hook":
+        src, length = move["src"], move["len"]
+        assert re.search(rf"src={src:#x} dst={move['dst']:#x} len={length:#x}\n", said)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("place", ["entry", "hook", "kernel"])
+@pytest.mark.parametrize("name", ["memtest86+x64-bzimage", "debian-bzimage"])
+def test_real_kernels_with_a_head(name: str, place: str, built: Built) -> None:
+    image = built(f"{name}.pc.bzimage")
+    done = gdb(image, place, "stepi", qemu=("-m", "512M"))
+    assert f"stopped at {place} (" in done
+    assert ("asm/i386/head.asm" in done) is (place == "hook")
