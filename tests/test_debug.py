@@ -1,10 +1,15 @@
 """`bootsplice debug`: where a guest is stopped, and what gdb itself then says of it."""
 
+import contextlib
+import itertools
 import os
+import pty
 import re
+import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +17,7 @@ import pytest
 from booting import Made, named, plan
 from command import refusal, run
 from entry import RUN, Guest, maps
+from fakekernel import image
 from probes import SETUP_EDI, SETUP_ESP, original
 
 from pybuild import build, kernel, paths
@@ -26,12 +32,12 @@ SMALL = ("--memory", "64", "--", "-nic", "none")
 
 
 def gdb(
-    image: Path, at: str, *commands: str, qemu: tuple[str, ...] = (), temporary: str | None = None
+    file: Path, at: str, *commands: str, qemu: tuple[str, ...] = (), temporary: str | None = None
 ) -> str:
     """Stops there and gives gdb these commands; what both of them say."""
     environment = {**os.environ, **({"TMPDIR": temporary} if temporary else {})}
     done = subprocess.run(
-        [*COMMAND, image, "--at", at, *SMALL, *qemu],
+        [*COMMAND, file, "--at", at, *SMALL, *qemu],
         env=environment,
         input="".join(f"{command}\n" for command in commands),
         stdout=subprocess.PIPE,
@@ -145,6 +151,41 @@ def test_an_iso_at_the_setup_code(made: Make) -> None:
     assert f"ds={iso.plan['entry']['data_segments']:#x} esp={iso.plan['entry']['esp']:#x}" in said
 
 
+def test_ctrl_c_stops_the_guest(tmp_path: Path) -> None:
+    """On a terminal, where it goes to all processes: only gdb may heed it."""
+    (tmp_path / "hangs").write_bytes(image(end=0x300))  # its header's jump leads to itself
+    build.build(build.Order(tmp_path / "hangs", target="disk"), tmp_path / "hangs.img")
+    command = [*COMMAND, str(tmp_path / "hangs.img"), "--at", "entry", *SMALL]
+    child, terminal = pty.fork()
+    if child == 0:
+        os.environ["TERM"] = "dumb"
+        os.execv(command[0], command)  # noqa: S606  we are the child
+    seen = ""
+
+    def until(text: str) -> None:
+        nonlocal seen
+        while text not in seen:
+            assert select.select([terminal], [], [], SECONDS)[0], seen
+            seen += os.read(terminal, 4096).decode()
+        seen = seen.partition(text)[2]
+
+    try:
+        until("(gdb) ")
+        os.write(terminal, b"continue\n")
+        until("Continuing.")
+        time.sleep(0.5)  # for the guest to run
+        os.write(terminal, b"\x03")
+        until("SIGINT")
+        until("(gdb) ")
+        os.write(terminal, b"quit\n")
+        with contextlib.suppress(OSError):  # how a terminal ends
+            until("never")
+    finally:
+        os.close(terminal)  # which ends what still runs
+        status = os.waitpid(child, 0)[1]
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
 @pytest.fixture(scope="module")
 def spliced(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A kernel image with a head, of a kernel that has a 64-bit entry."""
@@ -190,7 +231,7 @@ def test_long_mode(spliced: Path, tmp_path: Path) -> None:
     assert re.search(shown(source, "cli"), said)
     assert "r12=0x1234567890\n" in said
     number = line("x86_64/identity.inc", "mov rcx, cr4")
-    assert f'Line {number} of "asm/x86_64/identity.inc" starts at address ' in said
+    assert f'Line {number} of "asm/x86_64/identity.inc"' in said
 
 
 def test_without_gdb(built: Built, tmp_path: Path) -> None:
@@ -264,13 +305,18 @@ def test_what_is_no_place(at: str, tmp_path: Path) -> None:
 
 @pytest.mark.soak
 @pytest.mark.parametrize("place", ["bootsect", "entry", "hook", "kernel"])
-@pytest.mark.parametrize("kind", ["", ".img", ".iso"])
-@pytest.mark.parametrize("name", ["memtest86+ia32", "memtest86+x64", "memdisk", "probe-old"])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *itertools.product(["memtest86+ia32", "memtest86+x64", "memdisk"], ["", ".img", ".iso"]),
+        ("probe-old", ""),  # which a loader of ours need not move
+    ],
+)
 def test_every_place(name: str, kind: str, place: str, built: Built) -> None:
     """Each is where the plan has it."""
-    image = built(f"{name}.xen-hvm{kind}")
+    file = built(f"{name}.xen-hvm{kind}")
     (move,) = plan(built(f"{name}.xen-hvm"))["moves"]
-    said = gdb(image, place, show("src", "dst", "len") if place == "hook" else "info registers")
+    said = gdb(file, place, show("src", "dst", "len") if place == "hook" else "info registers")
     where = {
         "bootsect": r"0x7c00, 16-bit\): asm/real/(bootsect|diskboot)\.asm:\d+\n",
         "entry": r"0x[19]0200, 16-bit\)\n",
@@ -287,7 +333,6 @@ def test_every_place(name: str, kind: str, place: str, built: Built) -> None:
 @pytest.mark.parametrize("place", ["entry", "hook", "kernel"])
 @pytest.mark.parametrize("name", ["memtest86+x64-bzimage", "debian-bzimage"])
 def test_real_kernels_with_a_head(name: str, place: str, built: Built) -> None:
-    image = built(f"{name}.pc.bzimage")
-    done = gdb(image, place, "stepi", qemu=("-m", "512M"))
+    done = gdb(built(f"{name}.pc.bzimage"), place, "stepi", qemu=("-m", "512M"))
     assert f"stopped at {place} (" in done
     assert ("asm/i386/head.asm" in done) is (place == "hook")
