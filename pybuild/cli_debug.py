@@ -24,35 +24,33 @@ Example: bootsplice debug disk.img --at hook
 """
 
 
-class _At(click.ParamType["Place | int"]):
+def _place(_context: click.Context, _parameter: click.Parameter, text: str) -> "Place | int":
     """One of the places, or a physical address."""
-
-    name = "place"
-
-    def get_metavar(self, *_: object) -> str:
-        return f"[{'|'.join(_PLACES)}|ADDRESS]"
-
-    def convert(
-        self, value: str, param: click.Parameter | None, ctx: click.Context | None
-    ) -> "Place | int":
-        for place in _PLACES:
-            if value == place:
-                return place
-        try:
-            address = int(value, 0)
-        except ValueError:
-            address = -1
-        if address < 0:
-            expected = ", ".join(_PLACES)
-            self.fail(f"{value!r}: expected {expected} or an address, as 0x100000", param, ctx)
-        return address
+    for place in _PLACES:
+        if text == place:
+            return place
+    try:
+        address = int(text, 0)
+    except ValueError:
+        address = -1
+    if address < 0:
+        expected = ", ".join(_PLACES)
+        raise click.BadParameter(f"{text!r}: expected {expected} or an address, as 0x100000")
+    return address
 
 
 @click.command(
     short_help="Boot an image up to a place in its boot, and attach gdb.", epilog=_PLACES_EXPLAINED
 )
 @click.argument("image", metavar="IMAGE", type=click.Path(path_type=Path))
-@click.option("--at", type=_At(), default="hook", show_default=True, help="Where to stop.")
+@click.option(
+    "--at",
+    metavar=f"[{'|'.join(_PLACES)}|ADDRESS]",
+    default="hook",
+    show_default=True,
+    callback=_place,
+    help="Where to stop.",
+)
 @drive_option
 @memory_option
 @vcpus_option

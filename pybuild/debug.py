@@ -149,7 +149,7 @@ class _Session:
                     await guest.wait(_FOR_EVER)
             return
         say.note(f"gdb's script is {quoted}")
-        with _deaf_to_interrupts():
+        with _ctrl_c_is_for_gdb():
             gdb = await asyncio.create_subprocess_exec(self._gdb, "-q", "-x", str(self._script))
             try:
                 status = await gdb.wait()
@@ -161,14 +161,16 @@ class _Session:
 
 
 @contextlib.contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Ctrl-C stops the guest that gdb lets run, not us."""
+def _ctrl_c_is_for_gdb() -> Iterator[None]:
+    """Ctrl-C stops the guest that gdb lets run; SIGTERM does to us what Ctrl-C did."""
     # Not SIG_IGN, which gdb would inherit.
-    before = signal.signal(signal.SIGINT, lambda *_: None)
+    interrupt = signal.signal(signal.SIGINT, lambda *_: None)
+    terminate = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, interrupt)
+        signal.signal(signal.SIGTERM, terminate)
 
 
 def _where(arrival: Arrival, code: Mapping[str, FlatBinary], tree: Tree) -> str:

@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 from pybuild import bootproto, headplaces, layout, loader, splice
 from pybuild.bootproto import PARAGRAPH, SECTOR
-from pybuild.flat import BASE_SYMBOL, FlatBinary
+from pybuild.flat import FlatBinary
 from pybuild.headplan import ENTRY_64, HEAD_RELOCATOR
 from pybuild.rsp import Rsp, RspError
 
@@ -66,24 +66,27 @@ class Finder:
 
     async def boot_sector(self) -> str | None:
         """Which boot sector of ours is at 0x7c00, if any; with the loader that it reads."""
-        for name in (splice.BOOT_SECTOR, loader.BOOT_SECTOR):
-            if await self._is_at(name, BOOT_SECTOR):
-                self.found.code = {name: BOOT_SECTOR}
-                if name == loader.BOOT_SECTOR:
-                    self.found.code[loader.LOADER] = layout.LOADER.start
-                return name
+        if await self._bound(splice.BOOT_SECTOR, BOOT_SECTOR) is not None:
+            self.found.code = {splice.BOOT_SECTOR: BOOT_SECTOR}
+            return splice.BOOT_SECTOR
+        if await self._bound(loader.BOOT_SECTOR, BOOT_SECTOR) is not None:
+            start = layout.LOADER.start
+            self.found.code = {loader.BOOT_SECTOR: BOOT_SECTOR, loader.LOADER: start}
+            return loader.BOOT_SECTOR
         return None
 
     async def follow_boot_sector(self) -> None:
-        """Finds all that is entered behind the register-state boot sector."""
-        registers = await self._values(splice.BOOT_SECTOR, BOOT_SECTOR)
-        early = registers["seg_cs"] * PARAGRAPH + registers["ip"]
-        if not await self._is_at(splice.EARLY, early):
-            await self.setup(early)
-            return
-        self.found.code[splice.EARLY] = early
-        values = await self._values(splice.EARLY, early)
-        await self.setup(values["setup_cs"] * PARAGRAPH, values["relocator"])
+        """Finds all that is entered behind the register-state boot sector, which is there."""
+        registers = await self._bound(splice.BOOT_SECTOR, BOOT_SECTOR)
+        if registers is None:
+            raise AssertionError("there is no boot sector to follow")
+        target = registers["seg_cs"] * PARAGRAPH + registers["ip"]
+        early = await self._bound(splice.EARLY, target)
+        if early is None:
+            await self.setup(target)
+        else:
+            self.found.code[splice.EARLY] = target
+            await self.setup(early["setup_cs"] * PARAGRAPH, early["relocator"])
 
     async def setup(self, entry: int, relocator: int | None = None) -> None:
         """Finds all that is entered behind the setup code.
@@ -98,26 +101,30 @@ class Finder:
         is_high = _value(header, "loadflags") & bootproto.LOADED_HIGH
         self.found.kernel = start or (bootproto.BZIMAGE_LOAD_ADDRESS if is_high else _ZIMAGE_ENTRY)
         hook = relocator if relocator is not None else start
-        if await self._is_at(splice.RELOCATOR, hook):
+        values = await self._bound(splice.RELOCATOR, hook)
+        if values is not None:
             self.found.code[splice.RELOCATOR] = hook
-            values = await self._values(splice.RELOCATOR, hook)
             self.found.values = {name: values[name] for name in _MOVE}
             if relocator is None:
                 self.found.kernel = values["code32_start"]
             self.found.hook = self.found.relocator = hook
-        elif await self._is_at(splice.HEAD_32, hook):
-            await self.head(hook, header, 32)
+        elif await self.head(hook, header, 32):
             self.found.hook = hook
 
-    async def head(self, image: int, header: bytes, bits: Bits) -> None:
+    async def head(self, image: int, header: bytes, bits: Bits) -> bool:
         """Finds all that is in an image with a head, and where that puts its relocator.
 
         Args:
             image: where its protected-mode part is.
             header: boot_params' start.
             bits: which of its heads runs.
+
+        Returns:
+            Whether there is one.
         """
-        values = await self._values(splice.HEAD_32, image)
+        values = await self._bound(splice.HEAD_32, image)
+        if values is None:
+            return False
         kernel, work = headplaces.kernel_and_work(
             image,
             follows=bool(values["follows"]),
@@ -136,6 +143,7 @@ class Finder:
         src, dst = image + values["kernel"], kernel.start
         self.found.values = {"src": src, "dst": dst, "len": values["len"]}
         self.found.kernel = dst + (values["entry32"] if bits == 32 else ENTRY_64)
+        return True
 
     async def at(self, address: int, bits: Bits, esi: int) -> None:
         """Finds what is at an address where the guest has stopped.
@@ -149,43 +157,40 @@ class Finder:
             with contextlib.suppress(RspError):  # it doesn't hold
                 self.found.header = await self._rsp.read(esi, _HEADER_SIZE)
         for image in (address, address - ENTRY_64):
-            if await self._is_at(splice.HEAD_32, image):
-                await self.head(image, self.found.header, bits)
+            if await self.head(image, self.found.header, bits):
                 return
         for name in self._code:
-            if await self._is_at(name, address):
+            if await self._bound(name, address) is not None:
                 self.found.code[name] = address
 
-    async def _is_at(self, name: str, address: int) -> bool:
-        """Whether this flat binary, bound to whatever, is at an address and has not run yet."""
+    async def _bound(self, name: str, address: int) -> dict[str, int] | None:
+        """What the flat binary at an address is bound to.
+
+        Returns:
+            The value of each symbol; those of relative jumps as if it were bound to address 0, as
+            heads are. None if the binary isn't there, or has run and changed itself.
+        """
         binary = self._code[name]
         try:
             memory = bytearray(await self._rsp.read(address, len(binary.code)))
         except RspError:
-            return False
-        for relocation in binary.relocations:
-            end = relocation.offset + relocation.kind.size
-            memory[relocation.offset : end] = bytes(relocation.kind.size)
+            return None
         if address == BOOT_SECTOR:  # a disk's own part of it may be anything
-            own = binary.code[splice.DISK_OWN]
-            memory = bytearray(splice.put_disk_own(bytes(memory), own))
-        return memory == binary.code
-
-    async def _values(self, name: str, address: int) -> dict[str, int]:
-        """What a flat binary in memory is bound to; relative jumps as if it were bound to 0."""
-        binary = self._code[name]
-        memory = await self._rsp.read(address, len(binary.code))
+            memory[splice.DISK_OWN] = binary.code[splice.DISK_OWN]
         values = {}
         for r in binary.relocations:
-            if r.symbol != BASE_SYMBOL:
-                stored = int.from_bytes(memory[r.offset : r.offset + r.kind.size], "little")
-                value = stored - r.addend + (r.offset if r.kind.pc_relative else 0)
-                values[r.symbol] = value % (1 << 8 * r.kind.size)
-        return values
+            field = slice(r.offset, r.offset + r.kind.size)
+            stored = int.from_bytes(memory[field], "little")
+            value = stored - r.addend + (r.offset if r.kind.pc_relative else 0)
+            values[r.symbol] = value % (1 << 8 * r.kind.size)
+            memory[field] = bytes(r.kind.size)
+        return values if memory == binary.code else None
 
 
 def header_field(header: bytes, name: str) -> bootproto.Field | None:
-    """A field of a setup header; None if this one hasn't it."""
+    """A field of a setup header; None if this one hasn't it, or is none."""
+    if len(header) < _HEADER_SIZE:
+        return None
     magic, version = (bootproto.field(each, 0x200) for each in ("header", "version"))
     is_old = magic.get(header) != bootproto.HEADER_MAGIC
     number = bootproto.OLD_PROTOCOL if is_old else version.get(header)

@@ -32,6 +32,7 @@ _C_TYPES: Final = {1: "char", 2: "short", 4: "int", 8: "long long"}
 _SCRIPT: Final = """\
 # The guest is stopped at {place}: {address:#x}, in {mode}. By `bootsplice debug`, for `gdb -x`.
 
+# No questions, and no guess at an operating system in the guest.
 set confirm off
 set osabi none
 

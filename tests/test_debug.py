@@ -296,9 +296,35 @@ def test_a_boot_sector_of_somebody_else(tmp_path: Path) -> None:
     assert why.startswith("disk.img: the boot sector at 0x7c00 is not made of the sources in asm/")
 
 
+def test_an_end_from_outside(spliced: Path, tmp_path: Path) -> None:
+    """SIGTERM, while gdb waits for its user, leaves nothing behind."""
+    running = subprocess.Popen(
+        [*COMMAND, spliced, *SMALL],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert running.stdout is not None
+    while "the script says more" not in running.stdout.readline():
+        assert running.poll() is None
+    assert list(tmp_path.iterdir())
+    running.send_signal(signal.SIGTERM)
+    assert running.wait(SECONDS) == 1
+    assert running.communicate()[1].splitlines()[-1] == "bootsplice: interrupted"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_its_help_explains_the_places(tmp_path: Path) -> None:
+    said = run(tmp_path, "debug", "--help").stdout
+    assert "--at [bootsect|entry|hook|kernel|ADDRESS]" in said
+    assert "\n  hook      the code that moves the kernel" in said
+
+
 @pytest.mark.parametrize("at", ["nowhere", "-1"])
 def test_what_is_no_place(at: str, tmp_path: Path) -> None:
-    assert "expected bootsect, entry, hook, kernel or an address" in refusal(
+    assert f"'{at}': expected bootsect, entry, hook, kernel or an address" in refusal(
         tmp_path, "debug", "disk.img", f"--at={at}"
     )
 
