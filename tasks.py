@@ -10,16 +10,17 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task
 
-from pybuild import assembler, images, paths
+from pybuild import assembler, images, paths, say
 from pybuild.errors import reported
 from pybuild.material import Workshop
+from pybuild.progress import Progress
 
 _BIN = Path(sys.executable).parent
 _RESULTS = Path("docs/performance.md")
 
 
-def _shop() -> Workshop:
-    return Workshop(paths.ROOT, paths.BUILD, paths.cache_directory(), print)
+def _shop(progress: Progress) -> Workshop:
+    return Workshop(paths.ROOT, paths.BUILD, paths.cache_directory(), progress)
 
 
 def _fail(message: str, status: int) -> NoReturn:
@@ -43,8 +44,8 @@ def build(_: Context) -> None:
 @task(name="images")
 def build_images(_: Context) -> None:
     """Build the images of every recipe in kernels/ whose inputs have changed."""
-    with reported(_fail):
-        outcome = images.build_all(_shop())
+    with reported(_fail), say.late_steps() as progress, say.long_steps() as fetching:
+        outcome = images.build_all(_shop(fetching), progress)
     for name in outcome.built:
         print(f"built {paths.IMAGES.relative_to(paths.ROOT)}/{name}")
     for name, why in outcome.left_out.items():
@@ -56,9 +57,10 @@ def build_images(_: Context) -> None:
 @task
 def kernels(_: Context) -> None:
     """Fetch the real kernels from Debian packages into the cache."""
-    with reported(_fail):
-        for path in images.fetch_all(_shop()):
-            print(path)
+    with reported(_fail), say.long_steps() as progress:
+        found = images.fetch_all(_shop(progress))
+    for path in found:
+        print(path)
 
 
 @task(
@@ -92,10 +94,42 @@ def soak(c: Context) -> None:
 
 @task
 def lint(c: Context) -> None:
-    """Check style and types."""
+    """Check style and types, of the assembler sources, too."""
+    from pybuild import asmlint
+
+    found = asmlint.findings(paths.ROOT)
+    for finding in found:
+        print(finding)
     c.run(f"{_tool('ruff')} check", pty=False)
     c.run(f"{_tool('ruff')} format --check", pty=False)
     c.run(f"{_tool('mypy')}", pty=False)
+    if found:
+        _fail(f"bootsplice: findings in the assembler sources: {len(found)}", 1)
+
+
+@task(
+    positional=["name"],
+    iterable=["set_"],
+    help={
+        "name": "<arch>/<name>, or its end: relocator_seed",
+        "set": "SYMBOL=NUMBER, the value of a symbol that is open; may come often",
+        "base": "physical address of the first byte",
+    },
+)
+def listing(_: Context, name: str, set_: list[str], base: str = "") -> None:
+    """Show a source beside its bytes: final offsets, and each open field by its name."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from pybuild import listing as listed
+
+    console = Console(highlight=False, soft_wrap=True)
+    with reported(_fail):
+        tree = assembler.own()
+        symbols = dict(listed.setting(text) for text in set_)
+        start = listed.address(base) if base else None
+        for parts in listed.of_source(tree, name, symbols, start):
+            console.print(Text.assemble(*parts))
 
 
 @task(

@@ -5,12 +5,15 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Collection
+import threading
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Final, TextIO
 
 from pybuild.errors import BuildError
+from pybuild.progress import Meter, Progress
 
-Progress = Callable[[str], None]
+_DOWNLOADED: Final = re.compile(r"dlstatus:\d+:(\d+(?:\.\d+)?):")
 
 
 class Unavailable(BuildError):  # noqa: N818 - it says what is wrong with the package
@@ -30,15 +33,15 @@ def download_all(packages: Collection[str], room: Path, progress: Progress) -> d
     """The same for several packages, in one run of apt-get: the .deb file of each, by its name."""
     one = len(packages) == 1
     names = ", ".join(packages)
-    progress(f"fetching the Debian package{'' if one else 's'} {names}")
+    meter = progress(f"fetching the Debian package{'' if one else 's'} {names}")
     place = Path(tempfile.mkdtemp(dir=room))
     command = ["apt-get", "download", *packages]
     if os.geteuid() == 0:  # apt's own user _apt may not write to `place`
         command[1:1] = ["-o", "APT::Sandbox::User=root"]
-    done = _run(command, place)
+    done = _run_measured(command, place, meter)
     if done.returncode and _lists_are_old(done.stderr, place):
         _update(place, progress)
-        done = _run(command, place)
+        done = _run_measured(command, place, meter)
     if done.returncode:
         them, their = ("it", "its name") if one else ("them", "their names")
         raise Unavailable(
@@ -91,11 +94,42 @@ def require(tool: str, remedy: str) -> None:
         raise Unavailable(f"{tool}: not found on PATH; {remedy}")
 
 
-def _run(command: list[str], place: Path) -> subprocess.CompletedProcess[str]:
-    english = {**os.environ, "LC_ALL": "C"}
+def _run(
+    command: list[str], place: Path, inherited: Sequence[int] = ()
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, cwd=place, env=english, capture_output=True, text=True, check=False
+        command,
+        cwd=place,
+        env={**os.environ, "LC_ALL": "C"},
+        capture_output=True,
+        text=True,
+        check=False,
+        pass_fds=inherited,
     )
+
+
+def _run_measured(
+    command: list[str], place: Path, meter: Meter | None
+) -> subprocess.CompletedProcess[str]:
+    """Runs apt-get, and tells how much it has downloaded."""
+    if meter is None:
+        return _run(command, place)
+    reader, writer = os.pipe()
+    with os.fdopen(reader) as status:
+        measuring = threading.Thread(target=_measure, args=(status, meter))
+        measuring.start()
+        try:
+            return _run([*command, "-o", f"APT::Status-Fd={writer}"], place, [writer])
+        finally:
+            os.close(writer)
+            measuring.join()
+
+
+def _measure(status: TextIO, meter: Meter) -> None:
+    """Passes on the percentage that apt-get reports, as its README.progress-reporting has it."""
+    for line in status:
+        if match := _DOWNLOADED.match(line):
+            meter(float(match[1]) / 100)
 
 
 def _reason(done: subprocess.CompletedProcess[str]) -> str:

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pybuild import arch, flat, flock, fresh
+from pybuild import arch, flat, flock, fresh, paths
 from pybuild.arch import Arch
 from pybuild.errors import BuildError
 from pybuild.flat import FlatBinary
+from pybuild.progress import Progress, silent
 
 # Relocations against what a source leaves open are what we are about; the linker refuses those
 # that do not fit. NASM 2.16.01 knows no group of such warnings, and has fewer of them.
@@ -99,8 +100,26 @@ class Tree:
         return flat.load(name, self.build / name)
 
 
-def build(tree: Tree) -> list[str]:
+def own(progress: Progress = silent) -> Tree:
+    """Bootsplice's own sources and their flat binaries, assembled anew where one has changed.
+
+    An installed bootsplice has them ready in its package, where nothing is ever written.
+
+    Raises:
+        BuildError: as by `build`.
+    """
+    tree = Tree(paths.ROOT, paths.BUILD)
+    if paths.IS_CHECKOUT:
+        build(tree, progress)
+    return tree
+
+
+def build(tree: Tree, progress: Progress = silent) -> list[str]:
     """Brings every flat binary up to date.
+
+    Args:
+        tree: the sources.
+        progress: is told what is assembled.
 
     Returns:
         The names of the sources that were assembled; empty if nothing had changed.
@@ -116,7 +135,11 @@ def build(tree: Tree) -> list[str]:
             shutil.rmtree(left_over, ignore_errors=True)
         version = NasmVersion(tree.build / "nasm.json")
         linking = {path.name: fresh.digest(path) for path in _LINKING}
-        return [s.name for s in tree.sources() if _assemble_if_stale(tree, s, version, linking)]
+        return [
+            source.name
+            for source in tree.sources()
+            if _assemble_if_stale(tree, source, version, linking, progress)
+        ]
 
 
 def nasm() -> str:
@@ -175,7 +198,11 @@ class NasmVersion:
 
 
 def _assemble_if_stale(
-    tree: Tree, source: Source, version: NasmVersion, linking: dict[str, str]
+    tree: Tree,
+    source: Source,
+    version: NasmVersion,
+    linking: dict[str, str],
+    progress: Progress,
 ) -> bool:
     stem = tree.build / source.name
     stamp = stem.with_name(stem.name + ".stamp")
@@ -190,6 +217,7 @@ def _assemble_if_stale(
                 return False
     import tempfile
 
+    progress(f"assembling {source.name}")
     stem.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".asm.", dir=tree.build) as scratch:
         includes = _includes(tree, source)

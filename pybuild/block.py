@@ -11,7 +11,6 @@ disk, where a file system can share data between files instead of copying it.
 
 import contextlib
 import itertools
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -20,9 +19,10 @@ from pybuild import loader, loadtable, stream
 from pybuild.bootproto import SECTOR
 from pybuild.loadtable import Checksum, Entry
 from pybuild.plan import Plan
+from pybuild.progress import Meter
 from pybuild.regions import align_up
 from pybuild.splice import Initrds, Parts
-from pybuild.stream import Memory, Piece, Source, write_at
+from pybuild.stream import Copying, Memory, Piece, Source, write_at
 
 _LARGE_ALIGNMENT: Final = 4096 // SECTOR  # sectors
 _LARGE: Final = ("kernel", "initrd")
@@ -108,18 +108,27 @@ class Block:
             free = start + align_up(part.size, SECTOR) // SECTOR
         self.end = free
 
-    def write(self, out: int, *, saved: bytes = bytes(SECTOR), onto_zeros: bool) -> Written:
+    def write(
+        self,
+        out: int,
+        *,
+        saved: bytes = bytes(SECTOR),
+        onto_zeros: bool,
+        meter: Meter | None = None,
+    ) -> Written:
         """Writes it; no byte outside it is touched, and nothing is flushed to the disk.
 
         Args:
             out: the descriptor of the disk, or of the file that is to be one.
             saved: what is in sector 0 of the disk.
             onto_zeros: whether the place reads as zeros, as a new file does.
+            meter: is told how much of it is written.
 
         Raises:
             InputError: an initrd cannot be read, or changes meanwhile.
         """
         entries: list[Entry] = []
+        copying = Copying(sum(part.size for part in self._parts), meter)
         with contextlib.ExitStack() as stack:
             pieces = {part.name: _pieces(part.data, stack) for part in self._parts}
 
@@ -130,19 +139,19 @@ class Block:
                         Entry(part.name, self._at[part.name], part.size, part.address, digest)
                     )
 
-            def copy(stop: threading.Event) -> None:
+            def copy() -> None:
                 done = 0
                 for name, lba in self._at.items():
                     for offset, piece in pieces[name]:
                         at = lba * SECTOR + offset
                         if done and not onto_zeros:
                             write_at(out, bytes(at - done), done)
-                        piece.copy(out, at, stop, onto_zeros=onto_zeros)
+                        piece.copy(out, at, copying, onto_zeros=onto_zeros)
                         done = at + piece.size
                 if not onto_zeros:
                     write_at(out, bytes(self.end * SECTOR - done), done)
 
-            stream.both(make_entries, copy)
+            stream.both(make_entries, copy, copying)
             for _, piece in itertools.chain(*pieces.values()):
                 piece.check()
         table = [*loader.memory(self._plan), *entries]

@@ -1,23 +1,21 @@
 """Boots a built image in QEMU or on Xen and says how it went."""
 
-import contextlib
 import functools
 import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
 from pybuild import drives, watch
 from pybuild.drives import Drive
 from pybuild.errors import BuildError, InputError
-from pybuild.guest import Guest
+from pybuild.guest import PROGRAM, Guest
+from pybuild.progress import Progress, Steps, silently
 from pybuild.targets.ram import ARGUMENTS
 from pybuild.watch import BootResult
 
-Progress: TypeAlias = Callable[[str], None]
-Steps: TypeAlias = Callable[[], AbstractContextManager[Progress]]
 On: TypeAlias = Literal["qemu", "xen"]
 
 # What a guest that is content writes to isa-debug-exit, as QEMU's exit status.
@@ -37,7 +35,8 @@ def boot(
     vcpus: int | None = None,
     screenshot: Path | None = None,
     extra: Sequence[str] = (),
-    steps: Steps = lambda: contextlib.nullcontext(print),
+    steps: Steps = silently,
+    waiting: Steps = silently,
 ) -> BootResult:
     """Boots an image; the guest's serial port goes to standard output.
 
@@ -57,22 +56,25 @@ def boot(
         extra: more arguments for QEMU, which is the device model on Xen; relative names in them
             are meant from the folder, or with a file from the current directory.
         steps: shows the steps of making the lab, which only the first use of it takes.
+        waiting: shows what QEMU is told, and what is waited for.
 
     Raises:
         InputError: there is no such image, or it cannot be attached so.
         BuildError: it didn't go as expected; the message has the serial log and the screen.
     """
     place = _in_qemu if on == "qemu" else _on_xen
-    ready = place(image, drive, memory, vcpus, extra)
-    if screenshot is not None and not screenshot.parent.is_dir():
-        raise InputError(f"--screenshot {screenshot}: its folder does not exist")
-    if screenshot is not None and screenshot.is_dir():
-        raise InputError(f"--screenshot {screenshot}: is a folder, expected a file")
-    with steps() as progress:
-        start = ready(progress)
-    result = watch.run(
-        start, expect=expect, timeout=timeout, screenshot=screenshot, stream=_to_stdout
-    )
+    with waiting() as told:
+        ready = place(image, drive, memory, vcpus, extra, told)
+        if screenshot is not None and not screenshot.parent.is_dir():
+            raise InputError(f"--screenshot {screenshot}: its folder does not exist")
+        if screenshot is not None and screenshot.is_dir():
+            raise InputError(f"--screenshot {screenshot}: is a folder, expected a file")
+        with steps() as progress:
+            start = ready(progress)
+        told(_awaited(expect, timeout))
+        result = watch.run(
+            start, expect=expect, timeout=timeout, screenshot=screenshot, stream=_to_stdout
+        )
     failure = _failure(result, expect, timeout)
     if failure:
         raise BuildError(f"{image}: {failure}\n{shown(result.serial, result.screen)}")
@@ -106,14 +108,26 @@ def qemu_arguments(
 
 
 def _in_qemu(
-    image: Path, drive: Drive | None, memory: int | None, vcpus: int | None, extra: Sequence[str]
+    image: Path,
+    drive: Drive | None,
+    memory: int | None,
+    vcpus: int | None,
+    extra: Sequence[str],
+    told: Progress,
 ) -> Callable[[Progress], watch.Start]:
     arguments, directory = qemu_arguments(image, drive, memory, vcpus, extra)
+    where = f"in {directory}, " if directory.name else ""
+    told(f"{where}running {shlex.join([PROGRAM, *arguments])}")
     return lambda _: functools.partial(Guest.start, arguments, directory)
 
 
 def _on_xen(
-    image: Path, drive: Drive | None, memory: int | None, vcpus: int | None, extra: Sequence[str]
+    image: Path,
+    drive: Drive | None,
+    memory: int | None,
+    vcpus: int | None,
+    extra: Sequence[str],
+    _told: Progress,
 ) -> Callable[[Progress], watch.Start]:
     from pybuild.xen import start, xl
 
@@ -132,6 +146,11 @@ def _folder_arguments(folder: Path) -> list[str]:
         raise InputError(
             f"{folder}: no image that `build --target ram` wrote: {ARGUMENTS}: {why}"
         ) from error
+
+
+def _awaited(expect: re.Pattern[str] | None, timeout: float | None) -> str:
+    what = "the guest's end" if expect is None else repr(expect.pattern)
+    return f"waiting for {what}" + (f", {timeout:g} s at most" if timeout else "")
 
 
 def _failure(

@@ -13,7 +13,6 @@ from pybuild import (
     loader,
     machine,
     mover,
-    paths,
     splice,
     targets,
 )
@@ -21,6 +20,7 @@ from pybuild.errors import BuildError, InputError
 from pybuild.flat import FlatBinary
 from pybuild.kernel import Kernel
 from pybuild.plan import Plan
+from pybuild.progress import Progress, silent
 from pybuild.splice import Parts
 from pybuild.targets import Options
 from pybuild.targets.bzimage import LOAD_ADDRESS, REPLACE, Bzimage
@@ -49,10 +49,9 @@ class Order:
     options: Mapping[str, object] = field(default_factory=dict)
 
 
-def code() -> dict[str, FlatBinary]:
+def code(progress: Progress = silent) -> dict[str, FlatBinary]:
     """Every flat binary by the name of its source, assembled anew where that has changed."""
-    tree = assembler.Tree(paths.ROOT, paths.BUILD)
-    assembler.build(tree)
+    tree = assembler.own(progress)
     found = {source.name: tree.load(source.name) for source in tree.sources()}
     own = (
         *(splice.BOOT_SECTOR, splice.EARLY, splice.RELOCATOR),
@@ -65,8 +64,13 @@ def code() -> dict[str, FlatBinary]:
     return found
 
 
-def build(order: Order, out: Path) -> Plan:
+def build(order: Order, out: Path, progress: Progress = silent) -> Plan:
     """Builds the image and writes it to `out`.
+
+    Args:
+        order: what to build.
+        out: the file or the folder.
+        progress: is told each step.
 
     Raises:
         InputError: the kernel, an initrd, the machine or `out` is not usable, or doesn't fit.
@@ -79,20 +83,24 @@ def build(order: Order, out: Path) -> Plan:
             if out.samefile(path):
                 raise InputError(f"{out}: is what the image is built from; give another -o")
     if isinstance(target, Bzimage):
-        plan, parts = prepare_image(order, options)
+        plan, parts = prepare_image(order, options, progress)
     else:
-        plan, parts = prepare(order)
-    target.write(plan, parts, out, options)
+        plan, parts = prepare(order, progress)
+    meter = progress(f"writing {out}")
+    target.write(plan, parts, out, options, meter)
     return plan
 
 
-def build_into(order: Order, disk: Path, partition: int | None) -> tuple[Plan, tuple[str, ...]]:
+def build_into(
+    order: Order, disk: Path, partition: int | None, progress: Progress = silent
+) -> tuple[Plan, tuple[str, ...]]:
     """Puts what target `disk` would write onto a disk that has other things on it.
 
     Args:
         order: what to build.
         disk: a raw disk image or a block device.
         partition: the partition to use; None for the gap before the first.
+        progress: is told each step.
 
     Returns:
         The plan, and what else the user may want to know.
@@ -103,17 +111,22 @@ def build_into(order: Order, disk: Path, partition: int | None) -> tuple[Plan, t
     """
     from pybuild import into
 
-    plan, parts = prepare(order)
-    return plan, into.put(disk, partition, plan, parts)
+    plan, parts = prepare(order, progress)
+    meter = progress(f"writing to {disk}")
+    return plan, into.put(disk, partition, plan, parts, meter)
 
 
-def prepare(order: Order) -> tuple[Plan, Parts]:
+def prepare(order: Order, progress: Progress = silent) -> tuple[Plan, Parts]:
     """The plan, and the parts that it names."""
     target = targets.get(order.target)
+    progress(f"reading {machine.file(order.machine)}")
     profile = machine.load(order.machine, boots_anywhere=not target.before_firmware)
+    progress(f"reading {order.kernel}")
     image = kernel.read(order.kernel)
     initrds = splice.open_initrds(order.initrds)
-    binaries = code()
+    progress("looking whether the assembler's sources have changed")
+    binaries = code(progress)
+    progress("planning and splicing")
     request = _request(
         order, binaries, initrds.sizes, order.cmdline, before_firmware=target.before_firmware
     )
@@ -122,13 +135,20 @@ def prepare(order: Order) -> tuple[Plan, Parts]:
     return plan, parts
 
 
-def prepare_image(order: Order, options: Options) -> tuple[Plan, Parts]:
+def prepare_image(
+    order: Order, options: Options, progress: Progress = silent
+) -> tuple[Plan, Parts]:
     """The plan, and the parts that it names, of a kernel image for other loaders.
 
     With a head it is a relocatable kernel like any other, and the plan is that kernel's.
     """
-    binaries = code()
+    progress(f"reading {machine.file(order.machine)}")
+    profile = machine.load(order.machine)
+    progress(f"reading {order.kernel}")
     image = kernel.read(order.kernel)
+    progress("looking whether the assembler's sources have changed")
+    binaries = code(progress)
+    progress("planning and splicing")
     notes: tuple[str, ...] = ()
     load_address = options.get(LOAD_ADDRESS)
     if load_address is None:
@@ -142,7 +162,7 @@ def prepare_image(order: Order, options: Options) -> tuple[Plan, Parts]:
     nothing = splice.open_initrds(())
     request = _request(order, binaries, before_firmware=False)
     request = dataclasses.replace(request, load_address=int(load_address))
-    plan = layout.place(image, machine.load(order.machine), request)
+    plan = layout.place(image, profile, request)
     if plan.load("early"):
         raise InputError(
             f"{image.name}: cannot be moved by a hook ({plan.moves[0].reason}), and nothing runs "

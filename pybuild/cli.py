@@ -9,20 +9,60 @@ build must not import is in tests/test_imports.py.
 import io
 import signal
 import sys
+from collections.abc import Callable
+from types import FrameType
 from typing import NoReturn
 
 import click
 
-from pybuild import cli_boot, cli_build, cli_debug, cli_look, cli_xen
+from pybuild import (
+    __version__,
+    cli_boot,
+    cli_build,
+    cli_complete,
+    cli_debug,
+    cli_look,
+    cli_xen,
+    say,
+)
 from pybuild.errors import BuildError, InputError, reported
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="bootsplice")
+class Commands(click.Group):
+    """Commands that may all be asked to say less or more, before or behind their name."""
+
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        """Adds a command, and to it the options that all have."""
+        cmd.params += _how_much_to_say()
+        super().add_command(cmd, name)
+
+
+def _how_much_to_say() -> list[click.Parameter]:
+    """The options; if both are given, the one behind the other counts."""
+
+    def level(value: int) -> Callable[[click.Context, click.Parameter, bool], None]:
+        return lambda _context, _option, given: say.set_level(value) if given else None
+
+    return [
+        click.Option(
+            names, is_flag=True, expose_value=False, callback=level(value), help=f"Say {what}."
+        )
+        for names, value, what in (
+            (["-q", "--quiet"], say.QUIET, "nothing but results and errors"),
+            (["-v", "--verbose"], say.VERBOSE, "each step, and when it began"),
+        )
+    ]
+
+
+@click.group(
+    cls=Commands, context_settings={"help_option_names": ["-h", "--help"]}, epilog=cli_build.EXAMPLE
+)
+@click.version_option(__version__)
 def cli() -> None:
     """Make a Linux/x86 boot protocol kernel boot where nothing else boots it."""
 
 
+cli.params += _how_much_to_say()
 for _command in (
     cli_look.inspect,
     cli_build.build,
@@ -31,13 +71,14 @@ for _command in (
     cli_debug.debug,
     cli_xen.xl,
     cli_xen.lab,
+    cli_complete.completion,
 ):
     cli.add_command(_command)
 
 
 def main() -> None:
     """The entry point: turns what was foreseen into one line and an exit status."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that no guest is left behind
+    signal.signal(signal.SIGTERM, _as_interrupt)  # so that no guest is left behind
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may be no text
         sys.stdout.reconfigure(errors="surrogateescape")
     try:
@@ -53,6 +94,12 @@ def main() -> None:
         )
     except click.Abort:
         _fail("bootsplice: interrupted", BuildError.exit_status)
+
+
+def _as_interrupt(number: int, frame: FrameType | None) -> None:
+    """Does what Ctrl-C does at that moment: asyncio has a handler of its own while it runs."""
+    handler = signal.getsignal(signal.SIGINT)
+    (handler if callable(handler) else signal.default_int_handler)(number, frame)
 
 
 def _fail(message: str, status: int) -> NoReturn:

@@ -1,5 +1,6 @@
 """The command line for booting: `bootsplice boot`."""
 
+import functools
 import math
 import re
 from pathlib import Path
@@ -29,7 +30,14 @@ drive_option = click.option(
 )
 
 
-@click.command(short_help="Boot a built image, in QEMU or on Xen.")
+@click.command(
+    short_help="Boot a built image, in QEMU or on Xen.",
+    epilog="""\b
+bootsplice boot disk.img --expect login: --timeout 30 --screenshot login.png
+bootsplice boot cd.iso --memory 1024 -- -M q35 -nic none
+bootsplice boot disk.img --on xen --vcpus 2
+""",
+)
 @click.argument("image", metavar="IMAGE", type=_FILE)
 @click.option("--expect", metavar="REGEX", help="Succeed when serial port or screen show this.")
 @click.option(
@@ -89,6 +97,7 @@ def boot(
         screenshot=screenshot,
         extra=qemu_arguments,
         steps=say.long_steps,
+        waiting=functools.partial(say.late_steps, while_printing=True),
     )
     if expect is not None:
         say.note(f"seen after {result.seconds:.1f} s: {expect}")

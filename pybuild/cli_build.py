@@ -7,10 +7,11 @@ from typing import Final, TypeVar, get_args
 import click
 
 from pybuild import mover, say, targets
+from pybuild.cli_complete import complete_machine, complete_target
 
 _FILE: Final = click.Path(path_type=Path)
 _NOT_ASKED: Final = (None, False)  # what an option is that isn't there
-_EXAMPLE: Final = """\b
+EXAMPLE: Final = """\b
 bootsplice build bzImage --initrd initrd.img --cmdline 'console=ttyS0' -o disk.img
 bootsplice boot disk.img
 """
@@ -28,7 +29,7 @@ def _options_of_targets(command: _Command) -> _Command:
     return command
 
 
-@click.command(epilog=_EXAMPLE)
+@click.command(epilog=EXAMPLE)
 @click.argument("kernel", type=_FILE)
 @click.option(
     "--initrd", "initrds", type=_FILE, multiple=True, help="An initrd; may be given repeatedly."
@@ -38,6 +39,7 @@ def _options_of_targets(command: _Command) -> _Command:
     "--machine",
     default="pc",
     show_default=True,
+    shell_complete=complete_machine,
     help="A profile (pc, xen-hvm) or the path of a TOML file.",
 )
 @click.option(
@@ -50,6 +52,7 @@ def _options_of_targets(command: _Command) -> _Command:
 )
 @click.option(
     "--target",
+    shell_complete=complete_target,
     help=f"What to build: {', '.join(targets.names())}. If it is not given, what the output's "
     f"suffix stands for, or else {targets.DEFAULT}.",
 )
@@ -106,16 +109,24 @@ def build(
         for name in (*options, *([] if target in (None, targets.DEFAULT) else ["target"])):
             raise click.UsageError(f"--{name} does not go with --into.")
         order = Order(kernel, initrds, cmdline, machine, move=move)
-        plan, notes = build_into(order, disk, partition)
+        with say.late_steps() as progress:
+            plan, notes = build_into(order, disk, partition, progress)
     elif out is not None:
         target = target or targets.of_output(out)
         order = Order(kernel, initrds, cmdline, machine, target, move, options)
-        plan = build_image(order, out)
+        with say.late_steps() as progress:
+            plan = build_image(order, out, progress)
     for note in (*plan.notes, *notes):
         say.note(note)
 
 
-@click.command(short_help="Undo build --into.")
+@click.command(
+    short_help="Undo build --into.",
+    epilog="""\b
+bootsplice build bzImage --into /dev/sdX --partition 2
+bootsplice restore /dev/sdX
+""",
+)
 @click.argument("disk", type=_FILE)
 def restore(disk: Path) -> None:
     """Put back the boot sector that DISK had before `build --into`.

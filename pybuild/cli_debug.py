@@ -12,16 +12,6 @@ if TYPE_CHECKING:
     from pybuild.arrival import Place
 
 _PLACES: Final = ("bootsect", "entry", "hook", "kernel")
-_PLACES_EXPLAINED: Final = """\b
-bootsect  our boot sector's first instruction, as the BIOS enters it
-entry     the kernel's 16-bit setup code
-hook      the code that moves the kernel: where code32_start points, the relocator
-          or an image's head; or the relocator that the early stage enters
-kernel    the kernel's own protected-mode entry, after the move
-ADDRESS   any physical address: 0x100200 is where a loader enters a kernel in 64 bits
-
-Example: bootsplice debug disk.img --at hook
-"""
 
 
 def _place(_context: click.Context, _parameter: click.Parameter, text: str) -> "Place | int":
@@ -40,7 +30,12 @@ def _place(_context: click.Context, _parameter: click.Parameter, text: str) -> "
 
 
 @click.command(
-    short_help="Boot an image up to a place in its boot, and attach gdb.", epilog=_PLACES_EXPLAINED
+    short_help="Boot an image up to a place in its boot, and attach gdb.",
+    epilog="""\b
+bootsplice debug disk.img
+bootsplice debug cd.iso --at bootsect --memory 64 -- -nic none
+bootsplice debug spliced.bzImage --at 0x100200
+""",
 )
 @click.argument("image", metavar="IMAGE", type=click.Path(path_type=Path))
 @click.option(
@@ -68,7 +63,15 @@ def debug(
     IMAGE and QEMU ARGS are as for `bootsplice boot`. gdb has the sources of our code, in real,
     protected and long mode, and a script that can be read; the guest ends when gdb does. Without
     gdb the guest waits, stopped, for whoever attaches to it, until Ctrl-C.
-    """
+
+    \b
+    bootsect  our boot sector's first instruction, as the BIOS enters it
+    entry     the kernel's 16-bit setup code
+    hook      the code that moves the kernel: where code32_start points, the relocator
+              or an image's head; or the relocator that the early stage enters
+    kernel    the kernel's own protected-mode entry, after the move
+    ADDRESS   any physical address: 0x100200 is where a loader enters a kernel in 64 bits
+    """  # noqa: D301  \b is click's
     from pybuild import debug as debugging
 
     debugging.debug(image, at=at, drive=drive, memory=memory, vcpus=vcpus, extra=qemu_arguments)

@@ -10,7 +10,9 @@ from pybuild import kernel as kernels
 _FILE: Final = click.Path(path_type=Path)
 
 
-@click.command(short_help="Say what a kernel is.")
+@click.command(
+    short_help="Say what a kernel is.", epilog="\b\nbootsplice inspect /boot/vmlinuz --json\n"
+)
 @click.argument("kernel", type=_FILE)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def inspect(kernel: Path, *, as_json: bool) -> None:

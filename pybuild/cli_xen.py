@@ -12,7 +12,10 @@ from pybuild.errors import InputError
 _FILE = click.Path(path_type=Path)
 
 
-@click.command(short_help="Print an image's configuration for Xen's xl.")
+@click.command(
+    short_help="Print an image's configuration for Xen's xl.",
+    epilog="\b\nbootsplice xl disk.img --memory 256 >disk.cfg\nxl create -c disk.cfg\n",
+)
 @click.argument("image", metavar="IMAGE", type=_FILE)
 @click.option("--initrd", type=_FILE, help="With a kernel for IMAGE: its initrd.")
 @click.option("--cmdline", help="With a kernel for IMAGE: its command line.")
@@ -58,7 +61,9 @@ def xl(
     click.echo(configuration.text(domain, name=name or image.stem), nl=False)
 
 
-@click.command(short_help="Make, show or remove the Xen lab.")
+@click.command(
+    short_help="Make, show or remove the Xen lab.", epilog="\b\nbootsplice lab xen --status\n"
+)
 @click.argument("which", metavar="xen", type=click.Choice(["xen"]))
 @click.option("--status", "show", is_flag=True, help="Say what there is of it.")
 @click.option("--clean", is_flag=True, help="Remove it.")

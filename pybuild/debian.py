@@ -23,6 +23,7 @@ from typing import Final
 from pybuild import apt, flock, fresh
 from pybuild.errors import BuildError, InputError
 from pybuild.files import write_file
+from pybuild.progress import Progress
 
 _PACKAGE_NAME: Final = re.compile(r"[a-z0-9][a-z0-9+.-]+")  # Debian policy 5.6.7
 
@@ -48,7 +49,7 @@ class _Record:
     sha256: str
 
 
-def fetch(package: str, member: str, cache: Path, *, progress: apt.Progress) -> Path:
+def fetch(package: str, member: str, cache: Path, *, progress: Progress) -> Path:
     """The path of a file from a Debian package; the package is downloaded the first time only.
 
     Later calls with the same package and member compare the cached file to what was recorded
@@ -125,7 +126,7 @@ def _check(path: Path, record: _Record) -> None:
         )
 
 
-def _obtain(package: str, member: str, room: Path, progress: apt.Progress) -> tuple[_Record, bytes]:
+def _obtain(package: str, member: str, room: Path, progress: Progress) -> tuple[_Record, bytes]:
     for tool in ("apt-get", "dpkg-deb"):
         apt.require(tool, "fetch on Debian or a system derived from it, or give a file of your own")
     deb = apt.download(package, room, progress)

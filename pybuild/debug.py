@@ -18,7 +18,7 @@ from typing import Final, TextIO
 
 from elftools.elf.elffile import ELFFile
 
-from pybuild import assembler, bootproto, drives, gdbscript, kernel, lines, linker, paths, say
+from pybuild import assembler, bootproto, drives, gdbscript, kernel, lines, linker, say
 from pybuild.arrival import Arrival, Journey, NotReachedError, Place
 from pybuild.assembler import Tree
 from pybuild.boot import qemu_arguments, shown
@@ -27,7 +27,7 @@ from pybuild.errors import BuildError
 from pybuild.files import write_file
 from pybuild.flat import FlatBinary
 from pybuild.gdbscript import Files, Symbols
-from pybuild.guest import Guest
+from pybuild.guest import PROGRAM, Guest
 from pybuild.kernel import Kernel
 from pybuild.regions import Region
 from pybuild.rsp import Rsp
@@ -66,8 +66,7 @@ def debug(
     arguments, directory = qemu_arguments(image, drive, memory, vcpus, extra)
     is_kernel = drive is None and drives.is_kernel(image)
     loaded = kernel.read(image) if is_kernel else None
-    tree = Tree(paths.ROOT, paths.BUILD)
-    assembler.build(tree)
+    tree = assembler.own()
     with tempfile.TemporaryDirectory(prefix="bootsplice-gdb-") as name:
         session = _Session(image, at, loaded, tree, Path(name))
         asyncio.run(session.run(arguments, directory))
@@ -97,6 +96,7 @@ class _Session:
         """All of it."""
         socket = drives.option_value(str(self._files.socket))
         ours = ["-S", "-gdb", f"unix:{socket},server=on,wait=off"]
+        say.detail(f"running {shlex.join([PROGRAM, *arguments, *ours])}")
         with self._files.serial.open("w", encoding="utf-8") as log:
             async with Guest.start(
                 [*arguments, *ours], directory, lambda text: self._said(text, log)
@@ -135,6 +135,8 @@ class _Session:
             text = gdbscript.description(features, architecture)
             write_file(self._files.descriptions[bits], [text.encode()])
         symbols = list(_symbols(arrival, self._tree))
+        if len(symbols) < len(arrival.found.code):
+            say.note("an installed bootsplice has no source lines for gdb; a checkout has")
         write_file(self._script, [gdbscript.script(arrival, symbols, self._files).encode()])
 
     async def _hand_over(self, guest: Guest) -> None:
@@ -185,9 +187,11 @@ def _where(arrival: Arrival, code: Mapping[str, FlatBinary], tree: Tree) -> str:
 
 
 def _symbols(arrival: Arrival, tree: Tree) -> Iterator[Symbols]:
-    """The objects of all code that was found."""
+    """The objects of all code that was found, where there are objects."""
     for name, start in arrival.found.code.items():
         path = tree.build / f"{name}.o"
+        if not path.exists():
+            continue
         with path.open("rb") as stream:
             placed = list(linker.place_sections(ELFFile(stream)).values())
         sections = tuple((s.name, start + s.offset) for s in placed if s.data)

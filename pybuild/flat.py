@@ -86,12 +86,24 @@ class FlatBinary:
         values = {**symbols, BASE_SYMBOL: start}
         code = bytearray(self.code)
         for r in self.relocations:
-            value = values[r.symbol] + r.addend
-            if r.kind.pc_relative:
-                value -= start + r.offset
-            where = f"{self.name}: offset {r.offset:#x}: symbol '{r.symbol}'"
-            code[r.offset : r.offset + r.kind.size] = r.kind.encode(value, where)
+            code[r.offset : r.offset + r.kind.size] = self.encode(r, values[r.symbol], start)
         return bytes(code)
+
+    def encode(self, r: Relocation, value: int, start: int) -> bytes:
+        """The bytes of an open field.
+
+        Args:
+            r: one of the relocations.
+            value: of its symbol.
+            start: physical address of the binary's first byte; only a PC-relative field needs it.
+
+        Raises:
+            BuildError: the value doesn't fit.
+        """
+        value += r.addend
+        if r.kind.pc_relative:
+            value -= start + r.offset
+        return r.kind.encode(value, f"{self.name}: offset {r.offset:#x}: symbol '{r.symbol}'")
 
     def _check_symbols(self, symbols: Mapping[str, int]) -> None:
         for r in self.relocations:

@@ -26,7 +26,7 @@ from pybuild import vga
 from pybuild.errors import BuildError
 from pybuild.files import write_file
 
-_PROGRAM: Final = "qemu-system-x86_64"
+PROGRAM: Final = "qemu-system-x86_64"
 # Or a guest would run on for ever, at the cost of a processor, when we are killed.
 _ENDS_WITH_US: Final = ("setpriv", "--pdeathsig", "KILL") if shutil.which("setpriv") else ()
 _START: Final = 60.0  # seconds for QEMU to get ready, on a busy machine
@@ -110,9 +110,9 @@ class Guest:
         Raises:
             BuildError: QEMU is missing or doesn't start.
         """
-        program = shutil.which(_PROGRAM)
+        program = shutil.which(PROGRAM)
         if program is None:
-            raise BuildError(f"{_PROGRAM} is not installed; apt-get install qemu-system-x86")
+            raise BuildError(f"{PROGRAM} is not installed; apt-get install qemu-system-x86")
         with tempfile.TemporaryDirectory(prefix="bootsplice-") as name:
             private = Path(name)
             ours, theirs = socket.socketpair()

@@ -10,6 +10,7 @@ from pybuild.build import Order
 from pybuild.errors import InputError
 from pybuild.flat import binary_path, table_path
 from pybuild.material import Workshop
+from pybuild.progress import Progress, silent
 from pybuild.recipe import Recipe
 
 
@@ -25,8 +26,12 @@ class Outcome:
     left_out: dict[str, str] = field(default_factory=dict)
 
 
-def build_all(shop: Workshop) -> Outcome:
+def build_all(shop: Workshop, progress: Progress = silent) -> Outcome:
     """Builds the images of every recipe; one process at a time.
+
+    Args:
+        shop: where their materials are made.
+        progress: is told which image is built.
 
     Raises:
         InputError: a recipe or a kernel is not usable.
@@ -35,10 +40,11 @@ def build_all(shop: Workshop) -> Outcome:
     outcome = Outcome()
     paths.IMAGES.mkdir(parents=True, exist_ok=True)
     with flock.held(paths.IMAGES / ".lock"):
-        tree = Tree(paths.ROOT, paths.BUILD)
-        assembler.build(tree)
-        own_code = _own_code(tree)
-        for each in recipe.read_all(paths.KERNELS):
+        own_code = _own_code(assembler.own(progress))
+        recipes = recipe.read_all(paths.KERNELS)
+        for number, each in enumerate(recipes):
+            if meter := progress(f"building the images of {each.name}"):
+                meter(number / len(recipes))
             try:
                 _build(each, shop, own_code, outcome)
             except apt.Unavailable as error:

@@ -16,6 +16,7 @@ from pybuild.bootproto import SECTOR
 from pybuild.errors import InputError
 from pybuild.partitions import FIRST_LOGICAL, Table
 from pybuild.plan import Plan
+from pybuild.progress import Meter
 from pybuild.rawdisk import Disk
 from pybuild.regions import Region, clash
 from pybuild.saved import Saved
@@ -39,7 +40,9 @@ class _Old:
     kept: tuple[Region, ...]
 
 
-def put(path: Path, number: int | None, plan: Plan, parts: Parts) -> tuple[str, ...]:
+def put(
+    path: Path, number: int | None, plan: Plan, parts: Parts, meter: Meter | None = None
+) -> tuple[str, ...]:
     """Puts a payload onto a disk and makes the disk boot it; all else stays as it was.
 
     Args:
@@ -48,6 +51,7 @@ def put(path: Path, number: int | None, plan: Plan, parts: Parts) -> tuple[str, 
             the partition table and the first partition.
         plan: the plan, of a target with a loader.
         parts: the payload's parts.
+        meter: is told how much of them is written.
 
     Returns:
         What the user may want to know, a line each.
@@ -75,7 +79,7 @@ def put(path: Path, number: int | None, plan: Plan, parts: Parts) -> tuple[str, 
         disk.write(block.lba * SECTOR, record)
         disk.flush()
         with disk.named():
-            written = block.write(disk.descriptor, saved=record, onto_zeros=False)
+            written = block.write(disk.descriptor, saved=record, onto_zeros=False, meter=meter)
         disk.flush()
         disk.write(0, keep_disk_own(written.boot_sector, old.sector))
         disk.flush()

@@ -66,6 +66,11 @@ def names() -> list[str]:
     return sorted(path.stem for path in _PROFILES.glob("*.toml"))
 
 
+def file(name: str) -> Path:
+    """Where the profile of this name is; the name itself if none that comes with us has it."""
+    return _PROFILES / f"{name}.toml" if name in names() else Path(name)
+
+
 def load(name: str, *, boots_anywhere: bool = False) -> Machine:
     """Reads a profile by its name, or from a file if `name` is the path of one.
 
@@ -77,7 +82,7 @@ def load(name: str, *, boots_anywhere: bool = False) -> Machine:
     Raises:
         InputError: there is no such profile, or it says something that makes no sense.
     """
-    path = _PROFILES / f"{name}.toml" if name in names() else Path(name)
+    path = file(name)
     table = _read(path, name)
     ram = table.get("ram")
     if type(ram) is not int or not 0 < ram < _RAM_LIMIT or ram % _PAGE:

@@ -10,7 +10,7 @@ In a recipe a material is a string, the path of a file from the recipe's folder,
 import functools
 import hashlib
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -18,6 +18,7 @@ from typing import Final
 from pybuild import assembler, debian, fresh, initramfs
 from pybuild.errors import BuildError, InputError
 from pybuild.files import write_file
+from pybuild.progress import Progress
 
 _BUSYBOX: Final = ("busybox-static", "*bin/busybox")
 _PAYLOAD_SIZE: Final = 1 << 20  # bytes, for the guest to check that its initrd arrived whole
@@ -43,7 +44,7 @@ class Workshop:
     root: Path
     build: Path
     cache: Path
-    progress: Callable[[str], None]
+    progress: Progress
 
 
 def is_fetched(material: object) -> bool:

@@ -15,6 +15,7 @@ from typing import Final, Protocol
 
 from pybuild.errors import InputError
 from pybuild.loadtable import Checksum
+from pybuild.progress import Meter
 
 _CHUNK: Final = 1 << 20  # bytes read at a time
 _STEP: Final = 4 << 20  # bytes that the system copies at a time: an interrupt waits no longer
@@ -45,13 +46,13 @@ class Piece(Protocol):
             InputError: they cannot be read.
         """
 
-    def copy(self, out: int, at: int, stop: threading.Event, *, onto_zeros: bool) -> None:
+    def copy(self, out: int, at: int, copying: "Copying", *, onto_zeros: bool) -> None:
         """Copies them.
 
         Args:
             out: the descriptor of the file to write.
             at: where in it.
-            stop: ends the copying early.
+            copying: may end it early, and is told how far it is.
             onto_zeros: whether that place reads as zeros, so that holes may stay holes.
         """
 
@@ -74,16 +75,17 @@ class Memory:
         """See Piece."""
         checksum.update(self._data)
 
-    def copy(self, out: int, at: int, stop: threading.Event, *, onto_zeros: bool) -> None:
+    def copy(self, out: int, at: int, copying: "Copying", *, onto_zeros: bool) -> None:
         """See Piece."""
         del onto_zeros
         view = memoryview(self._data)
         for start in range(0, self.size, _STEP):
-            if stop.is_set():
+            if copying.stop.is_set():
                 break
             step = view[start : start + _STEP]
             write_at(out, step, at + start)
             _start_writing(out, at + start, len(step))
+            copying.add(len(step))
 
     def check(self) -> None:
         """See Piece."""
@@ -133,17 +135,20 @@ class Source:
             checksum.update(view[:count])
             done += count
 
-    def copy(self, out: int, at: int, stop: threading.Event, *, onto_zeros: bool) -> None:
+    def copy(self, out: int, at: int, copying: "Copying", *, onto_zeros: bool) -> None:
         """See Piece."""
         extents = self._extents() if onto_zeros else [(0, self.size)]
+        told = 0
         for start, end in extents:
             done = start
-            while done < end and not stop.is_set():
+            while done < end and not copying.stop.is_set():
                 count = self._copy_some(out, done, at + done, min(end - done, _STEP))
                 if not count:  # it shrank, as check() will say
                     break
                 _start_writing(out, at + done, count)
                 done += count
+                copying.add(done - told)  # with the hole before it
+                told = done
 
     def check(self) -> None:
         """See Piece."""
@@ -196,18 +201,37 @@ def _start_writing(out: int, at: int, size: int) -> None:
             os.posix_fadvise(out, at, size, os.POSIX_FADV_DONTNEED)
 
 
-def both(here: Callable[[], None], there: Callable[[threading.Event], None]) -> None:
-    """Runs `here` in this thread and meanwhile `there` in another.
+class Copying:
+    """How far copying has come.
 
-    What either of them raises is raised when both have ended. `there` is given an event that tells
-    it to end early.
+    Attributes:
+        stop: set when it is to end early.
     """
-    stop = threading.Event()
+
+    def __init__(self, size: int, meter: Meter | None) -> None:
+        """`size` bytes are to be copied; `meter` is told how much of them was."""
+        self.stop = threading.Event()
+        self._size = size
+        self._meter = meter
+        self._done = 0
+
+    def add(self, count: int) -> None:
+        """So many bytes more are copied."""
+        self._done += count
+        if self._meter is not None:
+            self._meter(self._done / self._size)
+
+
+def both(here: Callable[[], None], there: Callable[[], None], copying: Copying) -> None:
+    """Runs `here` in this thread and meanwhile `there`, which does the copying, in another.
+
+    What either of them raises is raised when both have ended.
+    """
     raised: list[BaseException] = []
 
     def run() -> None:
         try:
-            there(stop)
+            there()
         except BaseException as error:
             raised.append(error)
 
@@ -216,7 +240,7 @@ def both(here: Callable[[], None], there: Callable[[threading.Event], None]) -> 
     try:
         here()
     except BaseException:  # an interrupt, too
-        stop.set()
+        copying.stop.set()
         raise
     finally:
         thread.join()

@@ -9,6 +9,8 @@ from pybuild import watch
 from pybuild.guest import Guest
 from pybuild.watch import BootResult, Stream
 
+PNG = b"\x89PNG\r\n\x1a\n"
+
 
 def boot(
     arguments: Sequence[str],

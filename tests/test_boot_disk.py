@@ -178,9 +178,9 @@ def large(
         ("large.img", "ide", "pc"),
         ("large.img", "ahci", "q35"),
         ("large.img", "virtio", "q35"),
-        ("large.img", "usb", "pc"),
+        pytest.param("large.img", "usb", "pc", marks=pytest.mark.soak),
         ("large.iso", "cdrom", "q35"),
-        ("large.iso", "ide", "pc"),
+        pytest.param("large.iso", "ide", "pc", marks=pytest.mark.soak),
     ],
 )
 def test_large_initramfs(out: str, drive: Drive, machine: str, large: Large) -> None:

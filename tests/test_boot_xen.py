@@ -15,6 +15,7 @@ from booting import Made, boot_on_xen, make, named, plan, report
 from pairwise import Case
 from peek import HVMLOADER, with_peek
 from probes import check
+from qemuguest import PNG
 
 from pybuild import material
 from pybuild.bootproto import BZIMAGE_LOAD_ADDRESS
@@ -38,6 +39,7 @@ KERNELS: dict[str, str | None] = {
     "debian": None,
     "ipxe": "early",
 }
+SLOW = ("memtest86+ia32", "ipxe")  # and much like the others
 DRIVES: list[tuple[str, Drive]] = [("disk", "ide"), ("iso", "cdrom")]
 AXES: dict[str, list[str]] = {"vcpus": ["1", "2"], "memory": ["64", "512", "4096"]}
 # Debian's needs more than 64; to its screen memtest86+ takes 10 s, but 20 s with 512 and the 32-bit
@@ -76,7 +78,10 @@ def check_debian(log: str, vcpus: str) -> None:
     assert said["cpus"] == vcpus
 
 
-@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.soak] if name in SLOW else []) for name in KERNELS],
+)
 def test_ram(name: str, built: Callable[[str], Path], shop: Workshop, tmp_path: Path) -> None:
     """Target ram: hvmloader owns 0x100000 until the boot sector runs; then the kernel does."""
     image = built(f"{name}.xen-hvm")
@@ -109,12 +114,14 @@ def test_ram(name: str, built: Callable[[str], Path], shop: Workshop, tmp_path: 
     ],
     ids=name_of,
 )
-def test_disk_and_iso(case: Case, made: Callable[[str, str, str], Made]) -> None:
+def test_disk_and_iso(case: Case, made: Callable[[str, str, str], Made], tmp_path: Path) -> None:
     name, vcpus = str(case["kernel"]), str(case["vcpus"])
     kind, drive = cast(tuple[str, Drive], case["drive"])
     image = made(name, "xen-hvm", kind)
     hardware = ("--memory", str(case["memory"]), "--vcpus", vcpus, "--drive", drive)
-    log = boot_on_xen(image.path, image.recipe.expect, *hardware)
+    screen = tmp_path / "screen.png"
+    log = boot_on_xen(image.path, image.recipe.expect, *hardware, "--screenshot", str(screen))
+    assert screen.read_bytes().startswith(PNG)
     if name.startswith("probe"):
         check(image.recipe, report(log), image.plan)
     if name == "debian":

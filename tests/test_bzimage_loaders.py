@@ -133,8 +133,7 @@ QUICK: Final = {
     *((PROBE_64, loader) for loader in (loaders.QBOOT, kexec.KEXEC, kexec.KEXEC_MEM_MIN)),
     *((MEMTEST_32, loader) for loader in (loaders.STOCK, loaders.GRUB)),
     *((MEMTEST_64, loader) for loader in (loaders.GRUB16, loaders.ISOLINUX, kexec.KEXEC)),
-    (DEBIAN, loaders.ISOLINUX),
-    (DEBIAN_IN, kexec.KEXEC),
+    (DEBIAN, loaders.STOCK),
 }
 
 

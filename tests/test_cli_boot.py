@@ -1,11 +1,14 @@
 """`bootsplice boot`: what it refuses, and what it says of a boot that fails."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from command import contents, refusal, run
 from fakekernel import image, probe
+from qemuguest import PNG
 
 
 @pytest.fixture(scope="session")
@@ -78,3 +81,44 @@ def test_a_guest_that_hangs(room: Path) -> None:
     serial, screen = boot_in_vain(room, "within 3 s", "-machine", "graphics=off")
     assert "SeaBIOS" in serial
     assert "Booting from Hard Disk..." in screen
+
+
+_ENDED_WHILE_A_TASK_IS_BUSY = """
+import asyncio, contextlib, os, signal
+import click
+from pybuild import cli
+
+async def follow():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+async def watch():
+    following = asyncio.create_task(follow())
+    try:
+        await asyncio.sleep(60)
+    finally:
+        following.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await following
+        print("ended in order")
+
+cli.cli.add_command(click.Command("watch", callback=lambda: asyncio.run(watch())))
+cli.main()
+"""
+
+
+def test_sigterm_ends_it_as_an_interrupt_does() -> None:
+    command = [sys.executable, "-c", _ENDED_WHILE_A_TASK_IS_BUSY, "watch"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (1, "ended in order\n")
+    assert done.stderr.strip() == "bootsplice: interrupted"
+
+
+@pytest.mark.boot
+@pytest.mark.parametrize(("expected", "status"), [("SeaBIOS", 0), ("^nonsense$", 1)])
+def test_the_last_screen_is_kept(room: Path, expected: str, status: int) -> None:
+    """Of a guest that shows what is expected, and of one that does not."""
+    (room / "hangs").write_bytes(image(end=0x300))
+    assert run(room, "build", "hangs", "-o", "out").returncode == 0
+    options = ("--expect", expected, "--timeout", "2", "--screenshot", "screen.png")
+    assert run(room, "boot", "out", *options, "--", "-nic", "none").returncode == status
+    assert (room / "screen.png").read_bytes().startswith(PNG)

@@ -99,6 +99,14 @@ def test_fetches_a_file_and_records_it(
 
 
 @pytest.mark.usefixtures("archive")
+def test_how_much_is_fetched(cache: Path) -> None:
+    parts: list[float] = []
+    fetch(*MEMTEST, cache, progress=lambda _: parts.append)
+    assert parts == sorted(parts)
+    assert 0 <= parts[0] <= parts[-1] == 1
+
+
+@pytest.mark.usefixtures("archive")
 def test_metapackage_leads_to_the_kernel_it_depends_on(cache: Path) -> None:
     lines: list[str] = []
     path = fetch("linux-image-cloud-amd64", "boot/vmlinuz-*", cache, progress=lines.append)

@@ -99,6 +99,7 @@ def test_status_and_clean(copy: Path, room: Path) -> None:
     assert "--status does not go with --clean" in refusal(room, "lab", "xen", "--status", "--clean")
 
 
+@pytest.mark.soak
 def test_the_template_is_made_again(place: Place, copy: Path, room: Path) -> None:
     (template,) = copy.glob("template-*")
     shutil.rmtree(template)
@@ -170,6 +171,7 @@ def qemu_of(parent: int, argument: str) -> int:
         time.sleep(0.1)
 
 
+@pytest.mark.soak
 def test_labs_do_not_disturb_each_other(
     place: Place, made: Callable[[str, str, str], Made]
 ) -> None:

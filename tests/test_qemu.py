@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from qemu.qmp import QMPError
-from qemuguest import boot
+from qemuguest import PNG, boot
 
 from pybuild import vga
 from pybuild.errors import BuildError
@@ -25,7 +25,6 @@ from pybuild.watch import BootResult, Watch
 SEABIOS = ("-accel", "tcg", "-nic", "none")
 LAST_WORD = "No bootable device."
 ENTRY_POST = 0xFE05B  # linear; where every PC's BIOS begins its power-on self test
-PNG = b"\x89PNG\r\n\x1a\n"
 LONG = 60.0  # seconds; a test that works never waits so long
 
 

@@ -19,7 +19,7 @@ from fakekernel import image
 from pybuild import block, files, stream
 from pybuild.errors import InputError
 from pybuild.loadtable import Checksum
-from pybuild.stream import Source
+from pybuild.stream import Copying, Source
 
 MEASURED = """
 import re
@@ -68,12 +68,17 @@ def sources(folder: Path, data: bytes) -> tuple[Path, Path]:
 def copied(path: Path, size: int, out: Path, *, at: int = 0, onto_zeros: bool = True) -> int:
     """Copies a file, and returns the checksum."""
     checksum = Checksum()
+    parts: list[float] = []
+    copying = Copying(size, parts.append)
     with Source(path, size) as source, out.open("r+b") as opened:
         stream.both(
             lambda: source.add_to(checksum),
-            lambda stop: source.copy(opened.fileno(), at, stop, onto_zeros=onto_zeros),
+            lambda: source.copy(opened.fileno(), at, copying, onto_zeros=onto_zeros),
+            copying,
         )
         source.check()
+    assert parts == sorted(parts)
+    assert all(0 < part <= 1 for part in parts)
     return checksum.value
 
 

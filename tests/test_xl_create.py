@@ -143,6 +143,7 @@ def test_xl_refuses(room: Path) -> None:
     assert {name for name, ran in dry_run(broken).items() if ran.status == 0} == set()
 
 
+@pytest.mark.soak
 def test_a_kernel_that_the_device_model_boots(room: Path) -> None:
     """With none of bootsplice's code: what it says must be as true."""
     each = named("probe-bzimage")

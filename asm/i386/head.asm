@@ -7,7 +7,7 @@
 ; protected-mode part (kexec, GRUB's linux, Limine, U-Boot, crosvm ...). At 0x200, where the 64-bit
 ; boot protocol enters, a jump leads to asm/x86_64/head.asm. All the work is in head.inc.
 ;
-; The image's first byte is at $$-start. Symbols with the unit bytes are sizes, or distances from $$.
+; The image's first byte is at $$-start. Symbols with the unit bytes are sizes or distances from $$.
 ; What init_size in the header keeps free, from the image's first byte and from where the kernel
 ; runs, may be written.
 ;

@@ -3,8 +3,8 @@
 ; diskboot.asm - the boot sector of a disk, a floppy or a CD: reads the loader and enters it
 ;
 ; Entered by the BIOS. It reads the loader (loader.asm with its table) by EDD, and by CHS where that
-; fails, and holds what it has read to a sum. The drive that the BIOS names in %dl comes first; if no
-; intact loader is on it, the first hard disk is tried, too: there are BIOSes that pass nonsense.
+; fails, and holds what it has read to a sum. The drive that the BIOS names in %dl comes first; if
+; no intact loader is on it, the first hard disk is tried, too: there are BIOSes that pass nonsense.
 ;
 ; enter     real16 0x7c00           by the BIOS
 ; in        edx                     %dl is the boot drive, to be taken with a pinch of salt
@@ -115,7 +115,8 @@ begin:
 
 ; try_drive: reads the loader and enters it; returns if that cannot be done from this drive.
 ; In:       dl = drive
-; Clobbers: everything but %dl
+; Out:      nothing; it returns if there is no intact loader
+; Clobbers: everything but dl
 try_drive:
     mov ah, DISK_READ_EDD
     mov si, at(packet)
@@ -129,7 +130,8 @@ try_drive:
 ; enter_loader: enters the loader if what was read is the loader; else returns. try_drive falls
 ; into it.
 ; In:       dl = drive
-; Clobbers: eax, ebx, cx, si
+; Out:      nothing; it returns if what was read isn't the loader
+; Clobbers: eax, ebx, cx, si, flags
 enter_loader:
     mov si, LOADER_ADDRESS
     mov cx, loader_size
@@ -151,7 +153,7 @@ enter_loader:
 ; read_chs: reads the loader sector by sector.
 ; In:       dl = drive
 ; Out:      CF set = it cannot be read
-; Clobbers: eax, ebx, ecx, dh, ebp, esi, edi
+; Clobbers: everything but dl
 read_chs:
     push dx
     mov ah, DISK_GEOMETRY
@@ -195,6 +197,7 @@ read_chs:
 ; disk: a call of the BIOS's disk service, tried again after a reset.
 ; In:       as int 13h
 ; Out:      CF set = it failed, [status] = why; all other registers as they were
+; Clobbers: flags
 disk:
     pushad
     mov byte [at(tries)], TRIES
@@ -220,6 +223,7 @@ disk:
 ; bios_disk: int 13h, and what it may have spoilt that nothing here can do without.
 ; In:       as int 13h
 ; Out:      as int 13h; ds = es = ss = 0, DF clear, IF set
+; Clobbers: eax, ebx, ecx, edx, edi, flags
 bios_disk:
     int 0x13
     sti
@@ -232,7 +236,8 @@ bios_disk:
 
 ; hex: writes a byte as two digits.
 ; In:       al = byte, es:di = where
-; Clobbers: ax, di
+; Out:      di = behind them
+; Clobbers: ax, flags
 hex:
     aam 16                              ; %ah = upper digit, %al = lower
     xchg al, ah

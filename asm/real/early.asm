@@ -103,6 +103,10 @@ protected:
     mov eax, strict dword relocator
     jmp eax
 
+; moved: back to real mode, and into the setup code.
+; In:       di = ss of the setup code, esp = its stack as this stage was left
+; Out:      does not return
+; Clobbers: everything
 moved:
     ; Segments with real mode's limits, or real mode would go on with 4 GiB ones.
     mov eax, EARLY_DS16

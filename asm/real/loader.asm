@@ -2,9 +2,9 @@
 ;
 ; loader.asm - reads the parts of an image to where the plan says, and enters the boot sector
 ;
-; Entered by diskboot.asm. Behind its code lies the load table (loadtable.inc). It opens the A20 gate,
-; holds what the table asks for to the memory that there is, reads every part, holds each to its
-; checksum, and jumps to the last of them, bootsect.asm, as the BIOS would: what follows is the
+; Entered by diskboot.asm. Behind its code lies the load table (loadtable.inc). It opens the A20
+; gate, holds what the table asks for to the memory that there is, reads every part, holds each to
+; its checksum, and jumps to the last of them, bootsect.asm, as the BIOS would: what follows is the
 ; same as where all parts were in memory from the start. What it cannot do it says, and stops.
 ;
 ; enter     real16                  at 0:$$, by diskboot.asm
@@ -123,6 +123,8 @@ loader:
 
 ; stop: prints a message and waits for a reset.
 ; In:       si = message
+; Out:      does not return
+; Clobbers: everything
 stop:
     cmp byte [shown], 0
     mov di, message_start
@@ -137,6 +139,8 @@ stop:
     jmp fail
 
 ; check_cpu: stops if the kernel needs long mode and the CPU has none.
+; In:       the load table
+; Out:      nothing
 ; Clobbers: eax, ebx, ecx, edx, flags
 check_cpu:
     test dword [table + load_table.needs], LOADER_NEEDS_LONG_MODE
@@ -169,6 +173,8 @@ check_cpu:
     jmp stop
 
 ; check_memory: stops unless all that the table names is RAM.
+; In:       the load table, the memory map
+; Out:      nothing
 ; Clobbers: eax, ebx, ecx, edx, si, di, flags
 check_memory:
     mov di, table + load_table_size
@@ -204,6 +210,8 @@ check_memory:
     jmp stop
 
 ; choose_driver: [reader] becomes the one that reads the boot drive, the BIOS's if no other does.
+; In:       [drive], [sector_shift], the load table
+; Out:      [reader]
 ; Clobbers: everything
 choose_driver:
     mov word [reader], bios_driver
@@ -256,6 +264,7 @@ choose_driver:
 ; load: reads a part and holds it to its checksum, once more through the BIOS if another driver
 ; failed; stops if it cannot.
 ; In:       si = load_entry
+; Out:      nothing
 ; Clobbers: everything but si
 load:
     mov eax, [si + load_entry.lba]
@@ -291,6 +300,7 @@ load:
     ret
 
 ; back_to_bios: gives up a driver that isn't the BIOS's.
+; In:       [reader]
 ; Out:      CF clear = done; CF set = it was the BIOS's
 ; Clobbers: everything but eax, si
 back_to_bios:
@@ -313,6 +323,7 @@ back_to_bios:
 
 ; read: has the driver in use read the request; one that isn't the BIOS's is asked twice, for the
 ; BIOS reads slowly, and tries again by itself.
+; In:       request, [reader]
 ; Out:      CF clear = done; CF set: ah = status
 ; Clobbers: everything but si
 read:
@@ -331,6 +342,8 @@ read:
 
 ; read_failed: stops, saying where. It was the BIOS's driver: after another's failure that is asked.
 ; In:       ah = status, [bios_lba]
+; Out:      does not return
+; Clobbers: everything
 read_failed:
     mov [status], ah
     mov si, message_read
@@ -422,9 +435,11 @@ load_once:
 .done:
     ret
 
-; progress: says how far it has come, now and then, if it takes long. Where a port costs milliseconds,
-; in some virtual machines, a line costs a quarter of a second, and must not come every half.
+; progress: says how far it has come, now and then, if it takes long. Where a port costs
+; milliseconds, in some virtual machines, a line costs a quarter of a second, and must not come
+; every half.
 ; In:       eax = sectors that were read and are not in [done] yet
+; Out:      nothing
 ; Clobbers: eax, ebx, ecx, edx, flags
 progress:
     add eax, [done]
@@ -477,6 +492,7 @@ progress:
 
 ; move_bytes: copies upwards, anywhere below 4 GiB.
 ; In:       esi = from, edi = to, ecx = bytes
+; Out:      nothing
 ; Clobbers: eax, ecx, edx, esi, edi, flags
 move_bytes:
     cmp esi, edi
@@ -501,7 +517,7 @@ bits 16
 ; bios_disk: int 13h; keeps what some BIOSes spoil.
 ; In:       as int 13h
 ; Out:      as int 13h; ds = es = 0, DF clear, IF set
-; Clobbers: what int 13h returns something in
+; Clobbers: eax, ebx, ecx, edx, flags
 bios_disk:
     push esi
     push edi
@@ -510,7 +526,9 @@ bios_disk:
     jmp bios_done
 
 ; bios_system: int 15h, the same.
-; Clobbers: what int 15h returns something in
+; In:       as int 15h
+; Out:      as int 15h; ds = es = 0, DF clear, IF set
+; Clobbers: eax, ebx, ecx, edx, flags
 bios_system:
     push esi
     push edi

@@ -6,7 +6,7 @@
 ; 64-bit boot protocol enters. All the work is in head.inc; what is different here: the image, the
 ; kernel's place or what the loader left may lie above 4 GiB.
 ;
-; The image's first byte is at $$-start. Symbols with the unit bytes are sizes, or distances from $$.
+; The image's first byte is at $$-start. Symbols with the unit bytes are sizes or distances from $$.
 ; What init_size in the header keeps free, from the image's first byte and from where the kernel
 ; runs, may be written.
 ;
@@ -100,6 +100,7 @@ bits 64
 
 ; check_reachable: stops with a message if something for the kernel lies where it cannot find it.
 ; In:       rsi = boot_params
+; Out:      nothing
 ; Clobbers: rax, rbx, flags
 check_reachable:
     mov eax, strict dword above_4g
@@ -115,9 +116,11 @@ check_reachable:
 .done:
     ret
 
-; map_screen: maps VGA text memory, this code and its stack: the loader need not have mapped the first.
-; The kernel is not going to run: the tables take its place, which is sure to be RAM. Only those of a
-; kernel that is too small for that are in the work area.
+; map_screen: maps VGA text memory, this code and its stack: the loader need not have mapped the
+; first. The kernel is not going to run: the tables take its place, which is sure to be RAM. Only
+; those of a kernel that is too small for that are in the work area.
+; In:       rbp = this binary
+; Out:      nothing
 ; Clobbers: rax, rcx, rdx, r8, r9, r10, r11, r12, r13, r15, flags
 map_screen:
     push rbx

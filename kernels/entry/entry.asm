@@ -1,11 +1,12 @@
 ; SPDX-License-Identifier: MIT
 ;
-; entry.asm - a boot sector that enters a kernel's protected-mode part at its 32-bit or 64-bit entry
+; entry.asm - a boot sector that enters a kernel's protected-mode part at one of its entries
 ;
 ; The least that a loader does by boot.rst's "32-bit Boot Protocol" and "64-bit Boot Protocol": for
 ; kernels whose other parts QEMU has put into RAM (-device loader). With page tables of nothing but
 ; the ranges asked for, so that a kernel which touches more does not get away with it.
-;     nasm -f bin -I asm/include/ -DENTRY=0x100000 -DRSI=0x90000 -o entry.bin kernels/entry/entry.asm
+;     nasm -f bin -I asm/include/ -DENTRY=0x100000 -DRSI=0x90000 -o entry.bin \
+;         kernels/entry/entry.asm
 ;
 ; entered: 16-bit real mode, by a BIOS, at 0x7c00
 ; in: nothing
@@ -171,10 +172,10 @@ enter_64:
 
         bits    32
 
-; Makes page tables for all of `ranges`.
-; In: flat segments, a stack
-; Out: PAGE_TABLES
-; Clobbers: all but esp
+; map_ranges: makes page tables for all of `ranges`.
+; In:       flat segments, a stack
+; Out:      PAGE_TABLES
+; Clobbers: everything
 map_ranges:
         mov     edi, PAGE_TABLES
         mov     ecx, PAGE_TABLES_SIZE / 4

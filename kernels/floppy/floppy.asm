@@ -75,7 +75,8 @@ start:
 
 ; say: a text on COM1.
 ; In:       ds:si = text, ends with 0
-; Clobbers: ax, dx, si
+; Out:      nothing
+; Clobbers: ax, dx, si, flags
 say:
     lodsb
     test al, al

@@ -109,6 +109,7 @@ moved:
 
 ; hex_digit: prints a digit in lower case.
 ; In:       al = 0 to 15
+; Out:      nothing
 ; Clobbers: al, flags
 hex_digit:
     cmp al, 10

@@ -10,6 +10,7 @@ from typing import Final, Protocol, TypeAlias, TypeVar
 
 from pybuild.errors import InputError
 from pybuild.plan import Plan
+from pybuild.progress import Meter
 from pybuild.splice import Parts
 
 DEFAULT: Final = "disk"
@@ -68,8 +69,10 @@ class Target(Protocol):
     before_firmware: bool
     options: tuple[Option, ...]
 
-    def write(self, plan: Plan, parts: Parts, out: Path, options: Options) -> None:
-        """Writes the image to `out`, whole or not at all."""
+    def write(
+        self, plan: Plan, parts: Parts, out: Path, options: Options, meter: Meter | None = None
+    ) -> None:
+        """Writes the image to `out`, whole or not at all; `meter` is told how much is written."""
 
 
 _T = TypeVar("_T", bound=type)

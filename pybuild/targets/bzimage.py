@@ -5,6 +5,7 @@ from typing import Final
 
 from pybuild.files import write_file
 from pybuild.plan import Plan
+from pybuild.progress import Meter
 from pybuild.splice import Parts
 from pybuild.targets import Option, Options, register
 
@@ -33,6 +34,8 @@ class Bzimage:
         ),
     )
 
-    def write(self, plan: Plan, parts: Parts, out: Path, options: Options) -> None:  # noqa: ARG002
+    def write(
+        self, _plan: Plan, parts: Parts, out: Path, _options: Options, _meter: Meter | None = None
+    ) -> None:
         """Writes the image."""
         write_file(out, [parts.image])

@@ -12,6 +12,7 @@ from pybuild.bootproto import SECTOR
 from pybuild.errors import InputError
 from pybuild.files import output_file
 from pybuild.plan import Plan
+from pybuild.progress import Meter
 from pybuild.regions import align_up
 from pybuild.splice import Parts, put_disk_own
 from pybuild.stream import write_at
@@ -53,7 +54,9 @@ class Disk:
         Option("floppy", bool, "A 1.44 MB floppy, without partitions."),
     )
 
-    def write(self, plan: Plan, parts: Parts, out: Path, options: Options) -> None:
+    def write(
+        self, plan: Plan, parts: Parts, out: Path, options: Options, meter: Meter | None = None
+    ) -> None:
         """Writes the image; a file that is there is replaced.
 
         Raises:
@@ -65,7 +68,7 @@ class Disk:
         shape = _floppy(block, options) if is_floppy else _disk(block, options)
         if out.suffix.lower() not in _CONVERTED:
             with output_file(out) as stream:
-                _write(stream.fileno(), block, shape, options)
+                _write(stream.fileno(), block, shape, options, meter)
             return
         import tempfile  # it and qemuimg take time, and few need them
 
@@ -73,7 +76,7 @@ class Disk:
 
         qemuimg.find()  # before anything takes time
         with output_file(out) as stream, tempfile.TemporaryFile(dir=out.parent) as raw:
-            identity = _write(raw.fileno(), block, shape, options)
+            identity = _write(raw.fileno(), block, shape, options, meter)
             qemuimg.convert(raw.fileno(), stream.fileno(), out, identity)
 
 
@@ -116,10 +119,10 @@ def _disk(block: Block, options: Options) -> _Shape:
     return _Shape(block.lba, end, sectors)
 
 
-def _write(out: int, block: Block, shape: _Shape, options: Options) -> UUID:
+def _write(out: int, block: Block, shape: _Shape, options: Options, meter: Meter | None) -> UUID:
     """Writes the raw image to an empty file; returns what is unique to it."""
     os.ftruncate(out, shape.sectors * SECTOR)
-    written = block.write(out, onto_zeros=True)
+    written = block.write(out, onto_zeros=True, meter=meter)
     identity = _identity(written)
     own = bytes(mbr.SIZE)
     if options.get("gpt"):

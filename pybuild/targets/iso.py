@@ -1,7 +1,6 @@
 """Target `iso`: a CD that boots, and the same file as a disk or USB stick."""
 
 import contextlib
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,9 @@ from pybuild.bootproto import SECTOR
 from pybuild.files import output_file
 from pybuild.loadtable import Checksum, Entry
 from pybuild.plan import Plan
+from pybuild.progress import Meter
 from pybuild.splice import Parts, put_disk_own
-from pybuild.stream import Memory, Piece, Source
+from pybuild.stream import Copying, Memory, Piece, Source
 from pybuild.targets import Option, Options, register
 
 _VOLUME_ID: Final = Option("volume-id", str, "The CD's name: A to Z, 0 to 9 and _.")
@@ -40,7 +40,9 @@ class Iso:
     before_firmware = False
     options = (_VOLUME_ID,)
 
-    def write(self, plan: Plan, parts: Parts, out: Path, options: Options) -> None:
+    def write(
+        self, plan: Plan, parts: Parts, out: Path, options: Options, meter: Meter | None = None
+    ) -> None:
         """Writes the image, whole or not at all.
 
         Raises:
@@ -85,12 +87,14 @@ class Iso:
                 for part in boot.read:
                     entries.extend(_entries(part, slices[part.name]))
 
-            def copy(stop: threading.Event) -> None:
+            copying = Copying(sum(file.content.size for file in files), meter)
+
+            def copy() -> None:
                 for file, place in zip(files, places.files, strict=True):
                     at = place * _CD_SECTOR
-                    file.content.copy(image.fileno(), at, stop, onto_zeros=True)
+                    file.content.copy(image.fileno(), at, copying, onto_zeros=True)
 
-            stream.both(make_entries, copy)
+            stream.both(make_entries, copy, copying)
             for file in files:
                 file.content.check()
             bound = loader.bind(parts.code, plan, entries, loader.CD_SHIFT)

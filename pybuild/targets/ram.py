@@ -10,6 +10,7 @@ from pybuild.bootproto import SECTOR
 from pybuild.errors import InputError
 from pybuild.files import replace_directory, write_file
 from pybuild.plan import Plan
+from pybuild.progress import Meter
 from pybuild.splice import Parts
 from pybuild.targets import Options, register
 
@@ -38,7 +39,9 @@ class Ram:
     before_firmware = True
     options = ()
 
-    def write(self, plan: Plan, parts: Parts, out: Path, _: Options) -> None:
+    def write(
+        self, plan: Plan, parts: Parts, out: Path, _options: Options, _meter: Meter | None = None
+    ) -> None:
         """Writes the folder; one that an earlier build left there is replaced.
 
         Raises:

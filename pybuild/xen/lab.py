@@ -16,13 +16,13 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from pybuild import flock, initramfs
 from pybuild.initramfs import CharacterDevice, Directory, Entry, File, Symlink
+from pybuild.progress import Progress
 from pybuild.xen import machine, root
 from pybuild.xen.session import Lab
 
@@ -69,7 +69,7 @@ def clean(cache: Path) -> None:
             shutil.rmtree(folder)
 
 
-def prepare(cache: Path, *, progress: Callable[[str], None]) -> machine.Place:
+def prepare(cache: Path, *, progress: Progress) -> machine.Place:
     """Makes what there is not yet of the lab, one process at a time.
 
     Args:

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from pybuild import apt
 from pybuild.errors import BuildError
+from pybuild.progress import Progress
 
 NEEDS: Final = "the Xen lab needs Debian 12 or later (amd64)"
 TOP: Final = ("bin", "lib", "lib64", "sbin")  # /bin and so on: links where /usr is merged
@@ -90,7 +91,7 @@ class Packages:
         unpacked: the packages that were asked for, by name.
     """
 
-    def __init__(self, room: Path, progress: apt.Progress) -> None:
+    def __init__(self, room: Path, progress: Progress) -> None:
         """Everything goes into `room`; apt.Unavailable is raised if this system has no apt."""
         for tool in ("apt-get", "dpkg-deb"):
             apt.require(tool, NEEDS)

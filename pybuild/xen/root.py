@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from pybuild import apt
+from pybuild.progress import Progress
 from pybuild.xen import libraries, modules
 from pybuild.xen.packages import NEEDS, TOP, File, Package, Packages
 
@@ -56,7 +57,7 @@ _MODULES: Final = (
 )
 
 
-def make(folder: Path, *, progress: apt.Progress) -> None:
+def make(folder: Path, *, progress: Progress) -> None:
     """Makes a folder of everything that the Xen lab runs, whole or not at all.
 
         boot/xen, boot/vmlinuz  the hypervisor, an ELF file; dom0's kernel

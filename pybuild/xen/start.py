@@ -7,6 +7,7 @@ from pathlib import Path
 from pybuild import paths
 from pybuild.errors import InputError
 from pybuild.guest import Log
+from pybuild.progress import Progress
 from pybuild.watch import Start, Stream
 from pybuild.xen import dom0, lab, machine
 from pybuild.xen.guest import XenGuest
@@ -14,7 +15,7 @@ from pybuild.xen.session import Lab
 from pybuild.xen.xl import Domain
 
 
-def guest(image: Path, domain: Callable[[str], Domain], progress: Callable[[str], None]) -> Start:
+def guest(image: Path, domain: Callable[[str], Domain], progress: Progress) -> Start:
     """How to start the guest that boots an image.
 
     Args:
