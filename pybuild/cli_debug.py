@@ -34,7 +34,7 @@ def _place(_context: click.Context, _parameter: click.Parameter, text: str) -> "
     epilog="""\b
 bootsplice debug disk.img
 bootsplice debug cd.iso --at bootsect --memory 64 -- -nic none
-bootsplice debug spliced.bzImage --at 0x100200
+bootsplice debug spliced.bzImage --at kernel
 """,
 )
 @click.argument("image", metavar="IMAGE", type=click.Path(path_type=Path))
