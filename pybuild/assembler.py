@@ -31,7 +31,7 @@ _INCLUDE: Final = re.compile(r"""^\s*%include\s+(?:["'`]([^"'`]+)["'`])?""", re.
 # A change in how objects are read and linked makes the flat binaries anew, too.
 _LINKING: Final = tuple(
     Path(__file__).with_name(f"{module}.py")
-    for module in ("arch", "contract", "flat", "linker", "lines", "relocations")
+    for module in ("arch", "contract", "dwarf", "flat", "linker", "lines", "relocations")
 )
 
 
@@ -257,7 +257,7 @@ def _assemble(tree: Tree, source: Source, stem: Path, includes: set[Path]) -> li
     """Runs NASM and the linker; returns the source and what its outputs depend on."""
     import subprocess
 
-    from pybuild import contract, lines, linker
+    from pybuild import contract, dwarf, lines, linker
 
     terms = contract.read(source.path)
     if terms.enter != source.arch.enter:
@@ -281,6 +281,7 @@ def _assemble(tree: Tree, source: Source, stem: Path, includes: set[Path]) -> li
     terms.check(binary)
     binary.save(stem)
     lines.of_object(Path(f"{stem}.o")).save(stem)
+    dwarf.correct(Path(f"{stem}.o"))
     return sorted(inputs)
 
 

@@ -77,21 +77,23 @@ def boot(
         )
     failure = _failure(result, expect, timeout)
     if failure:
-        raise BuildError(
-            f"{image}: {failure}\n"
-            f"--- serial port\n{result.serial.rstrip()}\n--- screen\n{result.screen}\n---"
-        )
+        raise BuildError(f"{image}: {failure}\n{shown(result.serial, result.screen)}")
     return result
 
 
-def _in_qemu(
-    image: Path,
-    drive: Drive | None,
-    memory: int | None,
-    vcpus: int | None,
-    extra: Sequence[str],
-    told: Progress,
-) -> Callable[[Progress], watch.Start]:
+def shown(serial: str, screen: str) -> str:
+    """What a guest has said, for a message."""
+    return f"--- serial port\n{serial.rstrip()}\n--- screen\n{screen}\n---"
+
+
+def qemu_arguments(
+    image: Path, drive: Drive | None, memory: int | None, vcpus: int | None, extra: Sequence[str]
+) -> tuple[list[str], Path]:
+    """QEMU's arguments that boot an image, as `boot` takes them, and the folder to run QEMU in.
+
+    Raises:
+        InputError: there is no such image, or it cannot be attached so.
+    """
     if drives.is_folder(image, drive):
         arguments, directory = _folder_arguments(image), image
     elif drive is None and drives.is_kernel(image):
@@ -102,7 +104,18 @@ def _in_qemu(
         arguments += ["-m", f"{memory}M"]
     if vcpus is not None:
         arguments += ["-smp", str(vcpus)]
-    arguments += extra
+    return [*arguments, *extra], directory
+
+
+def _in_qemu(
+    image: Path,
+    drive: Drive | None,
+    memory: int | None,
+    vcpus: int | None,
+    extra: Sequence[str],
+    told: Progress,
+) -> Callable[[Progress], watch.Start]:
+    arguments, directory = qemu_arguments(image, drive, memory, vcpus, extra)
     where = f"in {directory}, " if directory.name else ""
     told(f"{where}running {shlex.join([PROGRAM, *arguments])}")
     return lambda _: functools.partial(Guest.start, arguments, directory)

@@ -15,7 +15,16 @@ from typing import NoReturn
 
 import click
 
-from pybuild import __version__, cli_boot, cli_build, cli_complete, cli_look, cli_xen, say
+from pybuild import (
+    __version__,
+    cli_boot,
+    cli_build,
+    cli_complete,
+    cli_debug,
+    cli_look,
+    cli_xen,
+    say,
+)
 from pybuild.errors import BuildError, InputError, reported
 
 
@@ -59,6 +68,7 @@ for _command in (
     cli_build.build,
     cli_build.restore,
     cli_boot.boot,
+    cli_debug.debug,
     cli_xen.xl,
     cli_xen.lab,
     cli_complete.completion,

@@ -23,6 +23,11 @@ memory_option = click.option(
 vcpus_option = click.option(
     "--vcpus", metavar="N", type=click.IntRange(min=1), help="Processors; 1 if it is not given."
 )
+drive_option = click.option(
+    "--drive",
+    type=click.Choice(get_args(drives.Drive)),
+    help="What a file is to the guest; cdrom for an ISO, else ide (AHCI with -- -M q35).",
+)
 
 
 @click.command(
@@ -51,11 +56,7 @@ bootsplice boot disk.img --on xen --vcpus 2
 )
 @memory_option
 @vcpus_option
-@click.option(
-    "--drive",
-    type=click.Choice(get_args(drives.Drive)),
-    help="What a file is to the guest; cdrom for an ISO, else ide (AHCI with -- -M q35).",
-)
+@drive_option
 @click.option("--screenshot", metavar="F.png", type=_FILE, help="Keep the last screen as PNG.")
 @click.argument("qemu_arguments", metavar="[-- QEMU ARGS]", nargs=-1)
 def boot(

@@ -126,6 +126,7 @@ class Guest:
                     stdout=PIPE,
                     stderr=messages,
                     cwd=directory,
+                    process_group=0,  # Ctrl-C is for us, or for a debugger
                     pass_fds=[theirs.fileno(), *inherited],
                 )
             guest = cls(process, private, stream)

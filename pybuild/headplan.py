@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pybuild import bootproto, cmdline, header, longmode, mover, protected
+from pybuild import bootproto, cmdline, header, headplaces, longmode, mover, protected
 from pybuild.bootproto import PARAGRAPH, version_name
 from pybuild.errors import InputError
 from pybuild.kernel import Kernel
 from pybuild.plan import Patch
 from pybuild.protected import CODE_ALIGNMENT, PAGE
-from pybuild.regions import Region, align_up, first_fit
+from pybuild.regions import Region, align_up
 
 HEAD_RELOCATOR: Final = 0x40  # WORK_RELOCATOR in asm/include/head.inc
 ENTRY_64: Final = 0x200  # from the protected-mode part's first byte (boot.rst, 64-bit protocol)
@@ -222,25 +222,20 @@ def places(
         initrd: whether the built-in initrd is used: the loader brings none.
         alignment: the header's kernel_alignment, if the loader lowered it.
     """
-    dst = address if plan.follows else plan.dst
-    run = max(align_up(dst, alignment or plan.alignment), plan.run) if plan.follows else dst
-    kernel = Region("kernel", dst, run + plan.init_size)
-    taken = [kernel]
-
-    def behind(name: str, offset: int, size: int) -> Region:
-        low = address + offset
-        start = first_fit(size, taken, low=low, high=1 << 64, alignment=PAGE)
-        assert start is not None  # noqa: S101  addresses don't run out
-        taken.append(Region(name, start, start + size))
-        return taken[-1]
-
-    work = behind("work area", plan.image_size, plan.work_size)
-    built_in = initrd and plan.initrd_size
-    return Places(
-        kernel,
-        work,
-        behind("initrd", plan.initrd, plan.initrd_size) if built_in else None,
+    kernel, work = headplaces.kernel_and_work(
+        address,
+        follows=plan.follows,
+        dst=plan.dst,
+        run=plan.run,
+        alignment=alignment or plan.alignment,
+        init_size=plan.init_size,
+        image_size=plan.image_size,
+        work_size=plan.work_size,
     )
+    if not (initrd and plan.initrd_size):
+        return Places(kernel, work, None)
+    low = address + plan.initrd
+    return Places(kernel, work, headplaces.behind("initrd", low, plan.initrd_size, [kernel, work]))
 
 
 def _memory(plan: HeadPlan, kernel: Kernel) -> int:

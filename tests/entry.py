@@ -78,6 +78,11 @@ class Guest:
 
     def enter(self, out: Path, expect: str, *qemu: str, **defines: int) -> dict[str, str]:
         """Boots with these defines for entry.asm beside ENTRY and RSI; what the kernel reports."""
+        disk, loaded = self.disk(out, **defines)
+        return report(boot(disk, expect, *qemu, *loaded))
+
+    def disk(self, out: Path, **defines: int) -> tuple[Path, list[str]]:
+        """A disk with entry.asm, and QEMU's arguments that load all that it doesn't."""
         offset = ENTRY_64 if defines["BITS"] == 64 else 0
         defines |= {"ENTRY": self.run + offset, "RSI": self.params}
         disk = out / "entry.img"
@@ -89,12 +94,13 @@ class Guest:
             INITRD: self.initrd,
             **self.blobs,
         }
+        loaded: list[str] = []
         for address, contents in blobs.items():
             file = out / f"{address:#x}.bin"
             file.write_bytes(contents)
             name = str(file).replace(",", ",,")
-            qemu += ("-device", f"loader,file={name},addr={address:#x},force-raw=on")
-        return report(boot(disk, expect, *qemu))
+            loaded += ("-device", f"loader,file={name},addr={address:#x},force-raw=on")
+        return disk, loaded
 
 
 def maps(ranges: Mapping[str, tuple[int, int]]) -> dict[str, int]:

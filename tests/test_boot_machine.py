@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 from booting import TIMEOUT, boot, make, named, report
-from rsp import Rsp
 from test_boot_real import run_to, stopped_guest
 
 from pybuild import machine
 from pybuild.guest import Guest
 from pybuild.material import Workshop
 from pybuild.regions import Region
+from pybuild.rsp import Rsp
 
 pytestmark = pytest.mark.boot
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 from booting import TIMEOUT, boot, named, plan, report
-from rsp import Rsp
 
 from pybuild import kernel, material
 from pybuild.bootproto import BZIMAGE_LOAD_ADDRESS
 from pybuild.guest import Guest
+from pybuild.rsp import Rsp
 from pybuild.targets.ram import ARGUMENTS
 
 pytestmark = pytest.mark.boot

@@ -30,6 +30,7 @@ _RARE: Final = {
     "asyncio": "QEMU's monitor: boot",
     "qemu": "QEMU's monitor: boot",
     "pybuild.boot": "boot",
+    "pybuild.debug": "debug",
     "pybuild.into": "build --into",
     "pybuild.partitions": "build --into",
     "pybuild.rawdisk": "build --into",

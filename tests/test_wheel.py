@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,8 +21,8 @@ from pybuild import __version__, build, paths, targets
 from pybuild.build import Order
 
 _NAME: Final = f"bootsplice-{__version__}"
-# What `boot` runs, and nothing else is on PATH: not NASM, not qemu-img.
-_PROGRAMS: Final = ("qemu-system-x86_64", "setpriv")
+# What `boot` and `debug` run, and nothing else is on PATH: not NASM, not qemu-img.
+_PROGRAMS: Final = ("qemu-system-x86_64", "setpriv", "gdb")
 
 
 @dataclass(frozen=True)
@@ -175,3 +176,18 @@ def test_the_other_commands(installed: Installed, tmp_path: Path) -> None:
 
     assert "_BOOTSPLICE_COMPLETE" in installed.run(tmp_path, "completion", "zsh").stdout
     assert "not there yet" in installed.run(tmp_path, "lab", "xen", "--status").stdout
+
+
+@pytest.mark.boot
+def test_gdb_has_no_source_lines_where_there_are_no_objects(
+    installed: Installed, tmp_path: Path
+) -> None:
+    """It is said; and all else is as in a checkout, the line of the place, too."""
+    kernel = probe("2.10", tmp_path / "probe")
+    order = ("build", kernel, "--machine", "xen-hvm", "--target", "ram", "-o", "ram")
+    installed.run(tmp_path, *order)
+    done = installed.run(tmp_path, "debug", "ram", "--memory", "64", "--", "-nic", "none")
+    place = r": stopped at hook \(0x\w+, 32-bit\): asm/i386/relocator\.asm:\d+\n"
+    assert re.search(place, done.stderr)
+    assert "an installed bootsplice has no source lines for gdb; a checkout has\n" in done.stderr
+    assert re.search(r"=> 0x\w+:\tcld *\n.*:\tcli *\n", done.stdout)
