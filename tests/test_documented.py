@@ -6,7 +6,6 @@ import documented
 import pytest
 from documented import Command, fits
 
-
 DOCUMENT = """\
 # A document
 
@@ -96,7 +95,7 @@ def test_what_is_asked_for_is_run(tmp_path: Path) -> None:
 def test_what_is_not_run_is_read(tmp_path: Path) -> None:
     document = tmp_path / "some.md"
     document.write_text("```sh only=root\nif true\n```\n")
-    with pytest.raises(AssertionError, match=r"some.md:1: ends with 2, and prints:\nbash: .* syntax"):
+    with pytest.raises(AssertionError, match=r"some.md:1: ends with 2, .*\nbash: .* syntax"):
         documented.hold(document, tmp_path, {})
 
 

@@ -95,7 +95,10 @@ def reader(tmp_path: Path, shop: Workshop) -> Callable[[Page], Path]:
             with (root / stick).open("wb") as stream:
                 stream.truncate(_STICK)
         subprocess.run(
-            ["sfdisk", "--quiet", root / "full-stick.img"], input="2048,,c,*\n", text=True, check=True
+            ["sfdisk", "--quiet", root / "full-stick.img"],
+            input="2048,,c,*\n",
+            text=True,
+            check=True,
         )
         return root
 
