@@ -198,6 +198,4 @@ def _field_row(field: Field) -> tuple[str, ...]:
 def _table(head: str, rows: Iterable[Iterable[str]]) -> str:
     names = head.split()
     lines = [names, ["---"] * len(names), *rows]
-    return "".join(
-        f"|{''.join(f' {cell} |' if cell else ' |' for cell in line)}\n" for line in lines
-    )
+    return "".join(f"|{''.join(f' {cell}'.rstrip() + ' |' for cell in line)}\n" for line in lines)
