@@ -94,7 +94,7 @@ def test_what_a_plan_changes_is_what_the_page_says() -> None:
 def test_what_a_head_changes_is_what_the_page_says() -> None:
     found = set()
     for version, follows in itertools.product((0x206, 0x20F), (0, 1)):
-        fields = {
+        fields: dict[str, Any] = {
             "relocatable_kernel": follows,
             "code32_start": 0x100010,
             "kernel_alignment": 1 << 21,
