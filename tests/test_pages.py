@@ -35,7 +35,10 @@ class Page(NamedTuple):
 PAGES: Final = {
     "README.md": Page(6),
     "docs/adding-a-target.md": Page(6),
+    "docs/bzimage.md": Page(1),
+    "docs/disks.md": Page(3),
     "docs/editing-assembly.md": Page(15, ()),
+    "docs/how-a-boot-goes.md": Page(4),
     "docs/howto/github-actions.md": Page(1),
     "docs/howto/kexec.md": Page(4),
     "docs/howto/memtest.md": Page(6),
@@ -43,7 +46,9 @@ PAGES: Final = {
     "docs/howto/usb-stick.md": Page(6),
     "docs/howto/xen-hvm.md": Page(4),
     "docs/new-architecture.md": Page(20, ()),
+    "docs/performance.md": Page(1),
     "docs/tutorial.md": Page(15, ("debian-bzimage",)),
+    "docs/xen.md": Page(3),
 }
 
 # What the reader has: the kernels of these recipes, and (in `reader`) an initrd and two USB sticks.
