@@ -49,7 +49,8 @@ nasm:
 qemu:
 	@$(call need,qemu-system-x86_64,qemu-system-x86)
 
-# What the tests compare with: other people's linker, partition tools, ISO readers and emulator.
+# What the tests compare with: other people's linker, partition tools, ISO readers and emulator; and
+# cpio, which the tutorial uses.
 tools:
 	@$(call need,ld,binutils)
 	@$(call need,qemu-img,qemu-utils)
@@ -57,6 +58,7 @@ tools:
 	@$(call need,sgdisk,gdisk)
 	@$(call need,xorriso,xorriso)
 	@$(call need,isoinfo,genisoimage)
+	@$(call need,cpio,cpio)
 	@$(call need,bochs,bochs bochs-term bochsbios vgabios)
 
 PEERS := grub-common grub-pc-bin syslinux syslinux-common isolinux xorriso genisoimage mtools
