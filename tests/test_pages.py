@@ -46,6 +46,7 @@ ONLY: Final = {
     "soak": "takes too long for `make test`",
     "dom0": "needs a host that is a dom0 of Xen",
     "kexec": "replaces the kernel that runs",
+    "ubuntu": "is for readers who have not got what Debian has",
 }
 
 _STICK: Final = 64 << 20
