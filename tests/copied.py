@@ -13,7 +13,6 @@ from pybuild.paths import BUILD, KERNELS, ROOT
 
 _PARTS: Final = ("asm", "docs", "kernels", "pybuild", "tests")
 _FILES: Final = ("LICENSE", "Makefile", "README.md", "pyproject.toml", "tasks.py")
-_BUILT: Final = "build"
 _COMMANDS: Final = {  # and what Python is given for each
     "bootsplice": "-m pybuild.cli",
     "invoke": "-m invoke",
@@ -42,8 +41,8 @@ def copy_project(root: Path, recipes: Sequence[str] = (), *, built: bool = False
     if built:
         for folder in (path.name for path in (ROOT / "asm").iterdir()):
             if (BUILD / folder).is_dir():
-                shutil.copytree(BUILD / folder, root / _BUILT / folder)
-        shutil.copy(BUILD / "nasm.json", root / _BUILT)
+                shutil.copytree(BUILD / folder, root / BUILD.name / folder)
+        shutil.copy(BUILD / "nasm.json", root / BUILD.name)
     commands = root / ".venv/bin"
     commands.mkdir(parents=True)
     for name, arguments in _COMMANDS.items():

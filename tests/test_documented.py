@@ -129,6 +129,8 @@ def test_other_words_are_in_the_output_too(tmp_path: Path) -> None:
         ("seen after 9.1 s: it\n", "seen after 12.3 s: it\n", True),
         ("seen after 9.1 s: it\n", "seen after 12 s: it\n", False),
         ("9.1 so\n", "9.2 so\n", False),
+        ("a\nb\n", "a\n\nbootsplice: loading 9%\nbootsplice: loading 100%\nb\n", True),
+        ("a\nb\n", "a\nbootsplice: loading 9\nb\n", False),
     ],
 )
 def test_dots_stand_for_anything(shown: str, printed: str, does: bool) -> None:
