@@ -3,11 +3,10 @@
 A document has them in fenced blocks. One marked `sh` is a script, run by bash up to the first
 command that fails. One marked `console` is a session: a line that begins with `$ ` is a command,
 and with `> ` goes on with it. What follows is its output, where `...` stands for anything, or as a
-whole line for any lines, and a time, as in `9.1 s`, for any time. The loader's progress is
-left out: only where the machine is busy it shows any. A command must succeed; but the last of a
-block whose mark goes on with `status=1` or the like, which readers don't get to see, must end with
-that. A block marked `only=NAME` is run where NAME is asked for; elsewhere bash only reads
-it.
+whole line for any lines, and a time, as in `9.1 s`, for any time. The loader's progress is left
+out: only where the machine is busy it shows any. A command must succeed; but the last of a block
+whose mark goes on with `status=1` or the like, which readers don't get to see, must end with that.
+A block marked `only=NAME` is run where NAME is asked for; elsewhere bash only reads it.
 """
 
 import itertools
