@@ -50,7 +50,7 @@ qemu:
 	@$(call need,qemu-system-x86_64,qemu-system-x86)
 
 # What the tests compare with: other people's linker, partition tools, ISO readers, emulator and
-# debugger.
+# debugger; and cpio, which the tutorial uses.
 tools:
 	@$(call need,ld,binutils)
 	@$(call need,qemu-img,qemu-utils)
@@ -59,6 +59,7 @@ tools:
 	@$(call need,xorriso,xorriso)
 	@$(call need,isoinfo,genisoimage)
 	@$(call need,gdb,gdb)
+	@$(call need,cpio,cpio)
 	@$(call need,bochs,bochs bochs-term bochsbios vgabios)
 
 PEERS := grub-common grub-pc-bin syslinux syslinux-common isolinux xorriso genisoimage mtools

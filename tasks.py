@@ -10,13 +10,15 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task
 
-from pybuild import assembler, images, paths, say
+from pybuild import assembler, images, paths, protocoldoc, say
 from pybuild.errors import reported
+from pybuild.files import write_file
 from pybuild.material import Workshop
 from pybuild.progress import Progress
 
 _BIN = Path(sys.executable).parent
 _RESULTS = Path("docs/performance.md")
+_PROTOCOL = paths.ROOT / "docs/boot-protocol.md"
 
 
 def _shop(progress: Progress) -> Workshop:
@@ -143,6 +145,13 @@ def bench(c: Context, quick: bool = False, update: bool = False) -> None:
     options = [*(["--quick"] if quick else []), *(["--update", str(_RESULTS)] if update else [])]
     with c.cd(str(paths.ROOT)):
         c.run(shlex.join([sys.executable, "-m", "bench", *options]), pty=False)
+
+
+@task
+def docs(_: Context) -> None:
+    """Write the pages in docs/ that are generated: boot-protocol.md."""
+    write_file(_PROTOCOL, [protocoldoc.of_sources(paths.ROOT).encode()])
+    print(_PROTOCOL.relative_to(paths.ROOT))
 
 
 @task

@@ -15,7 +15,7 @@ from typing import Final, Literal
 Access = Literal["read", "write", "modify", "leave"]
 
 # Values that the protocol gives names to.
-BOOT_FLAG: Final = 0xAA55
+BOOT_FLAG: Final = 0xAA55  # what boot_flag must be
 HEADER_MAGIC: Final = 0x53726448  # "HdrS"
 OLD_PROTOCOL: Final = 0x000  # no HdrS at all
 CMD_LINE_MAGIC: Final = 0xA33F  # the pre-2.02 command line convention
@@ -29,8 +29,8 @@ XLF_CAN_BE_LOADED_ABOVE_4G: Final = 0x02  # bit 1: kernel, boot_params, command 
 TYPE_OF_LOADER_UNDEFINED: Final = 0xFF  # bootsplice has no assigned loader id
 DEFAULT_INITRD_ADDR_MAX: Final = 0x37FFFFFF  # for protocols before 2.03
 DEFAULT_CMDLINE_SIZE: Final = 255  # characters without the NUL, for protocols before 2.06
-ZIMAGE_LOAD_ADDRESS: Final = 0x10000
-BZIMAGE_LOAD_ADDRESS: Final = 0x100000
+ZIMAGE_LOAD_ADDRESS: Final = 0x10000  # of the protected-mode part, loadflags bit 0 clear
+BZIMAGE_LOAD_ADDRESS: Final = 0x100000  # the same, bit 0 set
 REAL_MODE_ADDRESS: Final = 0x90000  # where everything before 2.02 wants its real-mode part
 SETUP_ENTRY_PARAGRAPHS: Final = 0x20  # setup code is entered at real-mode segment + 0x20, ip 0
 HEADER_JUMP_END: Final = 0x202  # the header ends at this + the displacement byte at 0x201
