@@ -5,17 +5,17 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from activation import Placed
-from cpu import ContractError
-from emulator import Outcome, run
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from memory import Memory
-from relocating import Layout, simple
 
 from pybuild import contract, paths
 from pybuild.assembler import Tree
 from pybuild.contract import Contract
+from pybuild.emulate.activation import Placed
+from pybuild.emulate.cpu import ContractError
+from pybuild.emulate.layouts import Layout, simple
+from pybuild.emulate.memory import Memory
+from pybuild.emulate.run import Outcome, run
 from pybuild.flat import FlatBinary
 
 TREE = Tree(paths.ROOT, paths.BUILD)

@@ -4,12 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from cpu import ContractError
 from held import TREE, hold_relocator
-from relocating import GDT, LongLayout
 from test_contract_faults import with_fault
 
 from pybuild.assembler import Tree
+from pybuild.emulate.cpu import ContractError
+from pybuild.emulate.layouts import GDT, LongLayout
 from pybuild.longmode import TABLE, tables_size
 
 pytestmark = pytest.mark.contract

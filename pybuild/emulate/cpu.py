@@ -36,6 +36,7 @@ class Segment(NamedTuple):
     long: bool = False
 
     def descriptor(self, access: int) -> bytes:
+        """The GDT's entry for it; `access` is the access byte."""
         granular = self.limit > 0xFFFFF
         limit = self.limit >> 12 if granular else self.limit
         flags = granular << 7 | self.big << 6 | self.long << 5 | limit >> 16
@@ -75,9 +76,17 @@ def load_segments(uc: Uc, selectors: Mapping[str, int], gdt: bytes) -> None:
 
 
 class State(NamedTuple):
-    registers: dict[str, int]  # and ip, df, if; in long mode eax ... are the low halves of rax ...
+    """The CPU's state at one moment.
+
+    Attributes:
+        registers: and ip, df, if; in long mode eax ... are the low halves of rax ...
+        segments: what the segment registers keep out of sight.
+        mode: as contracts name it; or "paged", which no contract does.
+    """
+
+    registers: dict[str, int]
     segments: dict[str, Segment]
-    mode: str  # as contracts name it; or "paged", which no contract does
+    mode: str
 
     @property
     def protected(self) -> bool:
@@ -86,6 +95,7 @@ class State(NamedTuple):
 
     @classmethod
     def of(cls, uc: Uc) -> "State":
+        """The state that a unicorn is in."""
         mode = _mode(uc)
         if mode == "long64":
             registers = {name: uc.reg_read(NUMBERS[name]) for name in (*LONG, *SEGMENTS)}

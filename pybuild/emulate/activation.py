@@ -5,11 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from cpu import FLAGS, Segment, State
-from memory import TOP
-
 from pybuild import contract
 from pybuild.contract import GENERAL, WIDE
+from pybuild.emulate.cpu import FLAGS, Segment, State
+from pybuild.emulate.memory import TOP
 from pybuild.flat import BASE_SYMBOL, FlatBinary
 
 BOOT_CS: Final = 0x10
@@ -32,6 +31,7 @@ class Placed:
 
     @property
     def entry(self) -> int:
+        """Where it is entered."""
         return self.base if self.way_in is None else self.way_in
 
     def has(self, address: int) -> bool:
@@ -40,6 +40,7 @@ class Placed:
 
     @property
     def end(self) -> int:
+        """The address behind its last byte."""
         return self.base + len(self.binary.code)
 
     def evaluate(self, expression: str, registers: Mapping[str, int]) -> int:

@@ -3,7 +3,7 @@
 A run begins in the mode that `enter` names, with everything hostile that the contract does not
 promise: DF and the other flags set, patterns in the registers, segments that are not the flat ones.
 In `protected32` paging and IF are off and CS is 0x10; the GDT is in a page that the harness adds.
-In `long64` there is that, too, but for the paging: longmode.py has what is mapped.
+In `long64` there is that, too, but for the paging: paging.py has what is mapped.
 
 - Execution: a hook on every address that is not the binary's own, which costs nothing inside it.
   The `leaves` target is such an address: the run ends there, before its first instruction.
@@ -22,16 +22,16 @@ In `long64` there is that, too, but for the paging: longmode.py has what is mapp
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
-import longmode
-from activation import BOOT_CS, FLAT, FLAT_64, Activation, Placed
-from cpu import FLAGS, NUMBERS, ContractError, Segment, State, load_segments
-from longmode import HIGHEST, Control, Paging
-from memory import PAGE, TOP, Memory
 from unicorn import unicorn_const as uc_const
 from unicorn import x86_const
 from unicorn.unicorn_py3.unicorn import Uc, UcError
 
 from pybuild.contract import GENERAL, LONG, SEGMENTS
+from pybuild.emulate import paging as page_tables
+from pybuild.emulate.activation import BOOT_CS, FLAT, FLAT_64, Activation, Placed
+from pybuild.emulate.cpu import FLAGS, NUMBERS, ContractError, Segment, State, load_segments
+from pybuild.emulate.memory import PAGE, TOP, Memory
+from pybuild.emulate.paging import HIGHEST, Control, Paging
 
 MODES: Final = {
     "real16": uc_const.UC_MODE_16,
@@ -137,10 +137,10 @@ def run(
     hidden = {}
     if mode == "long64":
         also = [(entered.base, entered.end), (gdt, gdt + len(table))]
-        hidden = {HIGHEST: longmode.tables_of(paging, also)}
+        hidden = {HIGHEST: page_tables.tables_of(paging, also)}
     machine = _Machine((entered, *others), before, hidden, trace, hardware)
     if mode == "long64":
-        longmode.enter(machine.uc, paging)
+        page_tables.enter(machine.uc, paging)
     if mode == "real16":
         machine.uc.reg_write(x86_const.UC_X86_REG_IDTR, (0, 0, REAL_MODE_VECTORS - 1, 0))
     else:
