@@ -21,7 +21,7 @@ from unicorn.unicorn_py3.unicorn import Uc
 
 from pybuild.contract import GENERAL, SEGMENTS
 from pybuild.emulate.cpu import FLAGS, ContractError, Segment, State
-from pybuild.emulate.run import REAL_MODE_VECTORS
+from pybuild.emulate.machine import REAL_MODE_VECTORS
 
 # What the worst BIOSes leave of the registers, all functions taken together.
 SPOILS: Final = frozenset(GENERAL) - {"esp"}

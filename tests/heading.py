@@ -12,9 +12,10 @@ from pybuild import headplan
 from pybuild.assembler import Tree
 from pybuild.emulate.activation import Placed
 from pybuild.emulate.cpu import ContractError
+from pybuild.emulate.machine import Hardware
 from pybuild.emulate.memory import PAGE, TOP, Memory
 from pybuild.emulate.paging import Paging, Range, hold_mapped
-from pybuild.emulate.run import Hardware, Outcome, run
+from pybuild.emulate.run import Outcome, run
 from pybuild.headplan import HEAD_RELOCATOR, STACK_SIZE, Places
 from pybuild.kernel import Kernel
 from pybuild.splice import HEAD_32, HEAD_64, RELOCATOR, RELOCATOR_64
