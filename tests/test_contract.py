@@ -49,7 +49,7 @@ from pybuild.emulate.run import run
 
 pytestmark = pytest.mark.contract
 
-RELOCATORS = [name for name in SOURCES if Path(name).name.startswith("relocator")]
+RELOCATORS = [name for name, source in SOURCES.items() if contract.read(source.path).moves]
 HEADS = [name for name in SOURCES if Path(name).name == "head"]  # test_head.py
 KNOWN = (*RELOCATORS, *HEADS, "real/early", "real/diskboot", "real/loader")
 OTHERS = [name for name in SOURCES if name not in KNOWN]

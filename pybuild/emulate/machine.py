@@ -110,6 +110,12 @@ def _patterns(mode: str) -> dict[str, int]:
     return registers | {name: 0x20 + 8 * i for i, name in enumerate(data)} | {"cs": BOOT_CS}
 
 
+def _next_instruction(uc: Uc) -> int:
+    """The linear address of what would be executed next."""
+    now = State.of(uc)
+    return now.segments["cs"].base + now.registers["ip"]
+
+
 def _filled(start: Start, registers: Mapping[str, int], gdt: bytes) -> tuple[Memory, int]:
     """Memory as the run begins, and where the GDT is in it."""
     entered = start.placed[0]
@@ -159,6 +165,7 @@ class Machine:
         self.trace = trace
         self.real = any(each.terms.enter == "real16" for each in placed)
         self.active: list[Activation] = []
+        self.first: Activation | None = None  # what the run began in
         self.may_change: list[tuple[int, int]] = []
         self.violation: ContractError | None = None
         mode = placed[0].terms.enter
@@ -214,20 +221,22 @@ class Machine:
             Memory as it is then; `violation` says whether a contract was broken on the way.
         """
         self._enter(self.placed[0])
+        self.first = self.active[0]
         if self.trace or self.hardware:
             self._watch_writes()
-        self._go(self.placed[0].entry, budget)
+        self.go(self.placed[0].entry, budget)
         while self.hardware and self.active and not (self.violation or self.hardware.stopped):
-            now = State.of(self.uc)
-            at = 16 * now.registers["cs"] + now.registers["ip"]
-            if now.mode != "real16" or self.uc.mem_read(at - 1, 1) != _HLT:
+            at = _next_instruction(self.uc)
+            if State.of(self.uc).mode != "real16" or self.uc.mem_read(at - 1, 1) != _HLT:
                 break
-            self.hardware.halted(now)
-            self._go(at, budget)
+            self.hardware.halted(State.of(self.uc))
+            self.go(at, budget)
         if self.hardware:
             self.hardware.detach()
-        if self.active and not (self.hardware and self.hardware.stopped):
-            self.fail(f"took more than {budget} instructions")
+        stopped = self.violation or (self.hardware and self.hardware.stopped)
+        if self.active and not stopped:
+            halts = self.uc.mem_read(_next_instruction(self.uc) - 1, 1) == _HLT
+            self.fail("halts" if halts else f"took more than {budget} instructions")
         stretches = self.before.stretches.items()
         return Memory((at, self.uc.mem_read(at, len(data))) for at, data in stretches)
 
@@ -249,9 +258,11 @@ class Machine:
                 self.uc.hook_add(uc_const.UC_HOOK_MEM_WRITE, self._on_write, begin=at, end=low - 1)
             at = max(at, high - _WIDEST_WRITE)
 
-    def _go(self, address: int, budget: int) -> None:
+    def go(self, address: int, budget: int, until: int | None = None) -> None:
+        """Runs on from an address, to another if one is given; budget 0 is no limit."""
         try:
-            self.uc.emu_start(address, _NEVER[self.placed[0].terms.enter], count=budget)
+            never = _NEVER[self.placed[0].terms.enter]
+            self.uc.emu_start(address, never if until is None else until, count=budget)
         except UcError as error:
             self.fail(f"stopped by unicorn: {error}")
         except ContractError as error:  # the hardware's

@@ -6,10 +6,13 @@ from typing import Final, NamedTuple
 from unicorn import x86_const
 
 from pybuild.emulate.activation import Placed
-from pybuild.emulate.cpu import State
+from pybuild.emulate.cpu import ContractError, State
+from pybuild.emulate.effects import effects
 from pybuild.emulate.machine import Hardware, Machine, Start
 from pybuild.emulate.memory import Memory
 from pybuild.emulate.paging import Control, Paging
+from pybuild.emulate.steps import record
+from pybuild.emulate.verdict import judge
 
 _NOTHING_PROMISED: Final = Paging()
 
@@ -44,6 +47,7 @@ def run(
     budget: int = 100_000,
     hardware: Hardware | None = None,
     paging: Paging = _NOTHING_PROMISED,
+    explain: bool = True,
 ) -> Outcome:
     """Runs `entered` to its `leaves` target, or to where the hardware stops it.
 
@@ -57,6 +61,8 @@ def run(
         budget: the most instructions that it may take; each turn of a `rep` is one.
         hardware: what serves its interrupts and ports; without it an interrupt breaks a contract.
         paging: what is mapped, in long mode.
+        explain: whether an error names the source line that is to blame. That takes a second run,
+            step by step, which with `hardware` cannot be had.
 
     Raises:
         ContractError: it broke its contract; the text says how.
@@ -65,6 +71,22 @@ def run(
     machine = Machine(start, trace)
     after = machine.run(budget)
     machine.hold_unchanged(after)
+    if machine.first and not machine.active:
+        wrong = (effect.finding.wrong for effect in effects(machine.first, machine.before, after))
+        if broken := next(filter(None, wrong), None):
+            machine.fail(broken)
     if machine.violation:
-        raise machine.violation
+        can_explain = explain and hardware is None
+        raise _explained(machine.violation, start) if can_explain else machine.violation
     return Outcome.of(machine, after)
+
+
+def _explained(violation: ContractError, start: Start) -> ContractError:
+    """The same, with the source line that is to blame: found by a second run, step by step."""
+    recorded = record(start)
+    broken = [promise for promise in judge(recorded) if promise.finding.wrong]
+    if recorded.exhausted or not broken:
+        return violation
+    same = [promise for promise in broken if str(promise.finding.wrong) in str(violation)]
+    why = (same or broken)[0].why
+    return ContractError(f"{violation}; {why}" if why else str(violation))
