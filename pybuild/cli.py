@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import click
 
-from pybuild import cli_boot, cli_build, cli_look, cli_xen
+from pybuild import cli_asm, cli_boot, cli_build, cli_look, cli_xen
 from pybuild.errors import BuildError, InputError, reported
 
 
@@ -27,6 +27,7 @@ for _command in (
     cli_look.inspect,
     cli_build.build,
     cli_build.restore,
+    cli_asm.trace,
     cli_boot.boot,
     cli_xen.xl,
     cli_xen.lab,

@@ -25,6 +25,7 @@ _CACHE: Final = struct.Struct("<I4xQII")  # selector, base, limit, descriptor's 
 # What is before the segment registers in a saved context, and their selectors: the general
 # registers, EIP, EFLAGS without DF, lazy flags and their kind, DF as 1 or -1, hidden flags.
 _REGISTERS: Final = struct.Struct("<16QQQ3Q4xi8x" + "I20x" * 6)
+_PARTS: Final = (slice(128), slice(136, 144), slice(172, None))  # all but EIP and the lazy flags
 _BEFORE_SEGMENTS: Final = _REGISTERS.size - 6 * _CACHE.size
 
 
@@ -92,6 +93,14 @@ def registers_of(snapshot: bytes, names: Sequence[str]) -> dict[str, int]:
     found = dict(zip(names, values, strict=False))
     found |= zip(SEGMENTS, values[-6:], strict=True)
     return found | {"df": int(values[21] < 0), "if": int(bool(values[17] & FLAGS["if"]))}
+
+
+def changes(before: bytes, after: bytes, names: Sequence[str]) -> list[str]:
+    """The registers that differ in two snapshots, by the same names."""
+    if all(before[part] == after[part] for part in _PARTS):
+        return []
+    old, new = registers_of(before, names), registers_of(after, names)
+    return [name for name in old if old[name] != new[name]]
 
 
 def load_segments(uc: Uc, selectors: Mapping[str, int], gdt: bytes) -> None:

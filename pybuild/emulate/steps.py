@@ -12,7 +12,7 @@ from unicorn import unicorn_const as uc_const
 
 from pybuild.contract import GENERAL, LONG
 from pybuild.emulate.activation import Activation
-from pybuild.emulate.cpu import Snapshots, State, registers_of
+from pybuild.emulate.cpu import Snapshots, State, changes, registers_of
 from pybuild.emulate.machine import Machine, Start
 from pybuild.emulate.memory import Memory
 
@@ -64,6 +64,7 @@ class Recorded:
     last: bytes
     left: list[tuple[Activation, State, int]]
     after: Memory
+    _known: dict[int, dict[str, int]] = field(default_factory=dict, init=False)
 
     @property
     def exhausted(self) -> bool:
@@ -84,12 +85,19 @@ class Recorded:
 
     def last_change(self, register: str, end: int) -> int | None:
         """The last step before step `end` that changed a register; None if none did."""
-        for index in range(end - 1, -1, -1):
-            if self.steps[index].before != self.snapshot_after(index):
-                before, after = self.registers_before(index), self.registers_after(index)
-                if before[register] != after[register]:
-                    return index
-        return None
+        return self._last_changes(end).get(register)
+
+    def _last_changes(self, end: int) -> dict[str, int]:
+        """The last step before step `end` that changed each register."""
+        if end not in self._known:
+            found = self._known[end] = {}
+            after = self.steps[end].before if end < len(self.steps) else self.last
+            for index in range(end - 1, -1, -1):
+                before = self.steps[index].before
+                for name in changes(before, after, self.names):
+                    found.setdefault(name, index)
+                after = before
+        return self._known[end]
 
     def last_write(self, address: int) -> int | None:
         """The last step that wrote the byte at an address; None if none did."""

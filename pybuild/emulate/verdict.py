@@ -102,24 +102,33 @@ def _since(run: Recorded, index: int, value: int, register: str) -> str:
 def _wrong_writes(run: Recorded) -> list[Promise]:
     """One for each line that wrote where nothing may be written; else that none did."""
     first = run.machine.placed[0]
-    found: dict[int, tuple[Step, list[int]]] = {}
-    for step in run.steps:
+    found: dict[int, tuple[int, Step, list[int]]] = {}
+    for index, step in enumerate(run.steps):
         allowed = step.activation.writes
         for low, high in step.writes:
             if outside := _outside(low, high, allowed):
-                _, whole = found.setdefault(step.address, (step, outside))
+                _, _, whole = found.setdefault(step.address, (index, step, outside))
                 whole[:] = [min(whole[0], outside[0]), max(whole[1], outside[1])]
     if not found:
         return [Promise(Finding("writes", "nothing outside of what is declared", None), first)]
     promises = []
-    for step, (low, high) in found.values():
+    for index, step, (low, high) in found.values():
         placed = step.activation.placed
         size = high - low
         wrong = f"writes {low:#x}..{high:#x}, outside of what it declares"
         finding = Finding("writes", f"{size} byte{'s' * (size > 1)} outside", wrong)
         line = where(placed, step.address)
-        promises.append(Promise(finding, placed, f"at {line}", line))
+        promises.append(Promise(finding, placed, f"at {line}{_downwards(run, index)}", line))
     return promises
+
+
+def _downwards(run: Recorded, index: int) -> str:
+    """Why a string instruction goes downwards; nothing if it is none, or goes upwards."""
+    if not (run.steps[index].repeats and run.registers_before(index)["df"]):
+        return ""
+    changed = run.last_change("df", index)
+    since = "as it was on entry" if changed is None else f"set at {_line(run, changed)}"
+    return f", with df {since}"
 
 
 def _outside(low: int, high: int, allowed: list[tuple[int, int]]) -> list[int] | None:
