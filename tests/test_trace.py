@@ -1,6 +1,7 @@
 """`bootsplice trace`: what it shows of real sources, and what it refuses."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from pybuild import assembler
 from pybuild.assembler import Tree
 from pybuild.errors import InputError
 from pybuild.paths import BUILD, ROOT
-from pybuild.trace import Traced, show, traces
+from pybuild.trace import Traced, show, target, traces
 from pybuild.trace.folding import Loop, Row, fold
 
 pytestmark = pytest.mark.contract
@@ -111,27 +112,37 @@ def test_registers_can_be_set() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "problem"),
+    ("texts", "problem"),
     [
-        (["--set", "sr=1"], "--set sr: i386/relocator has no such symbol, and its mode no such"),
-        (["--set", "rsi=1"], "--set rsi: i386/relocator has no such symbol"),
-        (["--set", "src"], "--set src: expected NAME=VALUE, where VALUE is as 0x200000, 4096,"),
-        (["--set", "src=0x"], "--set src=0x: expected NAME=VALUE"),
-        (["--set", "src=-1"], "--set src=-1: expected NAME=VALUE"),
-        (["--set", "src=1", "--set", "src=2"], "expected a name that was not set before"),
-        (["--set", "src=4G"], "--set src: found 0x100000000, expected 0x0..0xffffffff"),
+        (["sr=1"], "--set sr: i386/relocator has no such symbol, and its mode no such register"),
+        (["rsi=1"], "--set rsi: i386/relocator has no such symbol"),
+        (["src"], "--set src: expected NAME=VALUE, where VALUE is as 0x200000, 4096, 64K or 8M"),
+        (["src=0x"], "--set src=0x: expected NAME=VALUE"),
+        (["src=-1"], "--set src=-1: expected NAME=VALUE"),
+        (["src=1", "src=2"], "--set src=2: expected a name that was not set before"),
+        (["src=4G"], "--set src: found 0x100000000, expected 0x0..0xffffffff"),
         (
-            ["--set", "src=0xffffffff", "--set", "len=8K"],
+            ["src=0xffffffff", "len=8K"],
             "i386/relocator: `needs src+len <= 0x100000000 and dst+len <= 0x100000000` does not "
             "hold with src=0xffffffff, dst=0x100000, len=0x2000; --set them otherwise",
         ),
-        (["--set", "len=3G", "--set", "src=0"], "does not hold with"),
+        (["len=3G", "src=0"], "i386/relocator: no place is left for it beside src and dst"),
     ],
 )
-def test_what_cannot_be_set(tmp_path: Path, arguments: list[str], problem: str) -> None:
-    done = run(tmp_path, "trace", SOURCE, *arguments)
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert problem in done.stderr
+def test_what_cannot_be_set(texts: list[str], problem: str) -> None:
+    with pytest.raises(InputError, match=f"^{re.escape(problem)}"):
+        traces(TREE, RELOCATOR, target.settings(tuple(texts)))
+
+
+def test_what_is_set_wrongly_is_one_line(tmp_path: Path) -> None:
+    done = run(tmp_path, "trace", SOURCE, "--set", "src=4G")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "bootsplice: --set src: found 0x100000000, expected 0x0..0xffffffff\n"
+
+
+def test_values() -> None:
+    given = target.settings(("a=0x10", "b=10", "c=2k", "d=8M", "e=0x1G", "f=010"))
+    assert given == {"a": 16, "b": 10, "c": 2048, "d": 8 << 20, "e": 1 << 30, "f": 10}
 
 
 def test_what_is_no_source(tmp_path: Path) -> None:
@@ -146,9 +157,8 @@ def test_what_is_no_source(tmp_path: Path) -> None:
         (ROOT / "asm/include/a20.inc", "is no source"),
         ("some.bin", "some.bin: has no contract: expected build/<arch>/<name>.bin"),
     ):
-        done = run(tmp_path, "trace", path)
-        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-        assert problem in done.stderr
+        with pytest.raises(InputError, match=problem):
+            target.find(tmp_path / path)
 
 
 def test_a_flat_binary_and_json(tmp_path: Path) -> None:
@@ -170,10 +180,12 @@ NEW = """\
 ; writes    edi..edi+4
 ; stores    edi..edi+4 many*2
 ; clobbers  eax
-; leaves    edx
+; leaves    edx  ds=0x18
 ; limit     32
 bits 32
 extern many
+    mov eax, 0x18
+    mov ds, eax
     mov eax, strict dword many
     add eax, eax
     mov [edi], eax

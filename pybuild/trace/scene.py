@@ -118,7 +118,8 @@ def _broken(terms: Contract, names: Mapping[str, int]) -> str | None:
 
 
 def _refusal(binary: FlatBinary, need: str, names: Mapping[str, int]) -> InputError:
-    used = [f"{n}={value:#x}" for n, value in names.items() if re.search(rf"\b{n}\b", need)]
+    words = set(re.findall(r"\w+|\$\$", need))
+    used = [f"{name}={value:#x}" for name, value in names.items() if name in words]
     return InputError(
         f"{binary.name}: `needs {need}` does not hold with {', '.join(used)}; --set them otherwise"
     )
