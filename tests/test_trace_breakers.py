@@ -11,6 +11,7 @@ from command import run
 from held import hold_relocator
 from test_contract_faults import with_fault
 
+from pybuild import assembler
 from pybuild.assembler import Tree
 from pybuild.emulate.cpu import ContractError
 from pybuild.emulate.layouts import simple
@@ -127,6 +128,18 @@ def test_a_copy_the_wrong_way_is_put_down_to_df(tmp_path: Path) -> None:
         tmp_path / "other", NAME, "shr ecx, 2                  ;", "std\n    shr ecx, 2 ;"
     )
     assert "rep movsd, with df set at asm/i386/relocator.asm:" in str(traces(tree, NAME)[0].broken)
+
+
+def test_a_source_that_changes_is_read_again(tmp_path: Path) -> None:
+    breaker = BREAKERS["edi clobbered"]
+    tree = with_fault(tmp_path, NAME, breaker.old, breaker.new)
+    [promise] = traces(tree, NAME)[0].broken
+    source = tree.asm / f"{NAME}.asm"
+    source.write_text(source.read_text().replace("    cld\n", "    nop\n    cld\n", 1))
+    assembler.build(tree)
+    [moved] = traces(tree, NAME)[0].broken
+    assert promise.line
+    assert moved.line == promise.line._replace(number=promise.line.number + 1)
 
 
 def test_the_command_ends_with_1(tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ def where(placed: Placed, address: int) -> Where | None:
     """The line that the instruction at an address comes from; None if no table has it."""
     if placed.binary.stem is None or not placed.base <= address < placed.end:
         return None
-    line = _lines(placed.binary.stem).at(address - placed.base)
+    stem = placed.binary.stem
+    line = _lines(stem, _changed(lines.table_path(stem))).at(address - placed.base)
     return _where(placed, line.file, line.number) if line else None
 
 
@@ -35,14 +36,19 @@ def contract_line(placed: Placed, number: int) -> Where:
 
 def _where(placed: Placed, file: str, number: int) -> Where:
     root = placed.terms.source.parents[placed.binary.name.count("/") + 1]
-    return Where(file, number, _text(root / file)[number - 1].strip())
+    return Where(file, number, _text(root / file, _changed(root / file))[number - 1].strip())
+
+
+def _changed(path: Path) -> int:
+    """When a file changed last; 0 if there is none. Who watches sources sees them change."""
+    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 @functools.cache
-def _lines(stem: Path) -> Lines:
+def _lines(stem: Path, _changed: int) -> Lines:
     return lines.load(stem)
 
 
 @functools.cache
-def _text(path: Path) -> list[str]:
+def _text(path: Path, _changed: int) -> list[str]:
     return path.read_text(encoding="utf-8").splitlines()
