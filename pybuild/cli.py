@@ -17,6 +17,7 @@ import click
 
 from pybuild import (
     __version__,
+    cli_asm,
     cli_boot,
     cli_build,
     cli_complete,
@@ -67,6 +68,7 @@ for _command in (
     cli_look.inspect,
     cli_build.build,
     cli_build.restore,
+    cli_asm.trace,
     cli_boot.boot,
     cli_debug.debug,
     cli_xen.xl,

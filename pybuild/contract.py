@@ -9,6 +9,8 @@ which an empty comment line sets off:
     ; reads     SYMBOL UNIT LOW..HIGH   an undefined symbol, that the linker fills in
     ; needs     CONDITION               what the caller sees to beyond the ranges
     ; writes    START..END              memory that may change, end exclusive; nothing else may
+    ; moves     START..END TO           what was there is at TO when it leaves, as by memmove()
+    ; stores    START..END VALUE        what is there when it leaves, little-endian
     ; preserves REGISTER ...            unchanged when it leaves
     ; clobbers  REGISTER ...            undefined when it leaves; what is in no line is unchanged
     ; leaves    TARGET REGISTER=VALUE ...   where it goes next, an address or SEGMENT:OFFSET
@@ -16,7 +18,9 @@ which an empty comment line sets off:
 
 Expressions add, subtract and multiply numbers, symbols, the registers' values on entry and `$$`,
 the address of the binary itself. Prose may follow an expression behind two blanks.
-The build holds a source to `reads` and `limit`, the contract tests to all the rest.
+`moves` and `stores` permit nothing: what they are about stands in `writes`, too.
+The build holds a source to `reads` and `limit`, the contract tests and `bootsplice trace` to all
+the rest.
 """
 
 import ast
@@ -38,6 +42,8 @@ KEYWORDS: Final = (
     "reads",
     "needs",
     "writes",
+    "moves",
+    "stores",
     "preserves",
     "clobbers",
     "leaves",
@@ -80,7 +86,10 @@ class Read:
 
 @dataclass
 class Contract:
-    """What a source promises and what it asks for; the attributes are the keywords."""
+    """What a source promises and what it asks for; the attributes are the keywords.
+
+    `numbers` has the lines of the source, from 1, that each keyword stands in.
+    """
 
     source: Path
     enter: str = ""
@@ -89,11 +98,14 @@ class Contract:
     reads: list[Read] = field(default_factory=list)
     needs: list[str] = field(default_factory=list)
     writes: list[tuple[str, str]] = field(default_factory=list)
+    moves: list[tuple[str, str, str]] = field(default_factory=list)
+    stores: list[tuple[str, str, str]] = field(default_factory=list)
     preserves: list[str] = field(default_factory=list)
     clobbers: list[str] = field(default_factory=list)
     leaves: str = ""
     state: dict[str, str] = field(default_factory=dict)
     limit: int = 0
+    numbers: dict[str, list[int]] = field(default_factory=dict, compare=False)
 
     @property
     def registers(self) -> tuple[str, ...]:
@@ -135,6 +147,8 @@ class Contract:
         known = dict.fromkeys([*self.registers, *(read.symbol for read in self.reads)], 1)
         expressions = [("needs", need) for need in self.needs]
         expressions += [("writes", bound) for pair in self.writes for bound in pair]
+        expressions += [("moves", part) for move in self.moves for part in move]
+        expressions += [("stores", part) for store in self.stores for part in store]
         expressions += [("leaves", part) for part in self.leaves.split(":")]
         expressions += [("leaves", value) for value in self.state.values()]
         for keyword, expression in expressions:
@@ -214,6 +228,7 @@ def read(source: Path) -> Contract:
         if is_contract == (begun and not ended):
             if match and is_contract:
                 _take_line(contract, match, f"{source}:{number}")
+                contract.numbers.setdefault(match[1], []).append(number)
             continue
         raise BuildError(
             f"{source}:{number}: found {line!r}, expected "
@@ -258,6 +273,10 @@ def _take(contract: Contract, keyword: str, operand: str) -> None:
             contract.needs.append(_before_text(operand))
         case "writes":
             contract.writes.append(_range(_before_text(operand)))
+        case "moves":
+            contract.moves.append(_range_and_expression(operand, "TO"))
+        case "stores":
+            contract.stores.append(_range_and_expression(operand, "VALUE"))
         case "preserves":
             contract.preserves += words
         case "clobbers":
@@ -287,6 +306,13 @@ def _range(text: str) -> tuple[str, str]:
     if not (low and separator and high):
         raise ValueError(f"expected LOW..HIGH, found {text!r}")
     return low, high
+
+
+def _range_and_expression(operand: str, what: str) -> tuple[str, str, str]:
+    words = _before_text(operand).split()
+    if len(words) != 2:
+        raise ValueError(f"expected START..END {what}, found {operand!r}")
+    return *_range(words[0]), words[1]
 
 
 def _assignment(word: str) -> tuple[str, str]:

@@ -52,12 +52,14 @@ class FlatBinary:
         code: the bytes; relocated fields are zero.
         relocations: by offset.
         symbols: exported symbols, as offsets from the start.
+        stem: what its files are called but for their suffixes; None if it was read from none.
     """
 
     name: str
     code: bytes
     relocations: tuple[Relocation, ...]
     symbols: Mapping[str, int] = field(default_factory=dict)
+    stem: Path | None = field(default=None, compare=False)
 
     @property
     def undefined(self) -> frozenset[str]:
@@ -182,7 +184,7 @@ def load(name: str, stem: Path) -> FlatBinary:
         raise BuildError(
             f"{table_path(stem)}: not a relocation table: {error}; run `invoke build`"
         ) from error
-    return FlatBinary(name, code, relocations, symbols)
+    return FlatBinary(name, code, relocations, symbols, stem)
 
 
 def _parse(table: object, size: int) -> tuple[tuple[Relocation, ...], dict[str, int]]:

@@ -9,16 +9,14 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from elftools.dwarf.lineprogram import LineProgram
-from elftools.elf.elffile import ELFFile
-from elftools.elf.relocation import RelocationSection
-from elftools.elf.sections import SymbolTableSection
-
-from pybuild import linker
 from pybuild.errors import BuildError
 from pybuild.files import write_file
+
+if TYPE_CHECKING:  # who only looks a line up does without pyelftools
+    from elftools.dwarf.lineprogram import LineProgram
+    from elftools.elf.elffile import ELFFile
 
 
 class Line(NamedTuple):
@@ -78,6 +76,8 @@ def of_object(path: Path) -> Lines:
 
     The object must be one that the linker takes.
     """
+    from elftools.elf.elffile import ELFFile
+
     with path.open("rb") as stream:
         elf = ELFFile(stream)
         dwarf = elf.get_dwarf_info() if elf.has_dwarf_info() else None
@@ -91,11 +91,16 @@ def of_object(path: Path) -> Lines:
     return Lines(tuple(sorted(found)))
 
 
-def _starts(elf: ELFFile) -> Iterator[int]:
+def _starts(elf: "ELFFile") -> Iterator[int]:
     """Where each sequence of the line program begins in the flat binary.
 
     A sequence is of one section, and begins with DW_LNE_set_address: its relocation names it.
     """
+    from elftools.elf.relocation import RelocationSection
+    from elftools.elf.sections import SymbolTableSection
+
+    from pybuild import linker
+
     placed = linker.place_sections(elf)
     for table in elf.iter_sections():
         if not isinstance(table, RelocationSection) or not table.name.endswith(".debug_line"):
@@ -106,7 +111,7 @@ def _starts(elf: ELFFile) -> Iterator[int]:
             yield placed[symbols.get_symbol(entry["r_info_sym"])["st_shndx"]].offset
 
 
-def _lines(program: LineProgram, starts: list[int]) -> Iterator[Line]:
+def _lines(program: "LineProgram", starts: list[int]) -> Iterator[Line]:
     names = [entry.name.decode() for entry in program["file_entry"]]
     sequence = iter(starts)
     start = None

@@ -14,14 +14,14 @@ from typing import Final
 
 from biosdisk import Disk
 from biosram import Ram
-from cpu import FLAGS, ContractError, Segment, State
-from emulator import REAL_MODE_VECTORS
 from registers import Registers
 from unicorn import unicorn_const as uc_const
 from unicorn import x86_const
 from unicorn.unicorn_py3.unicorn import Uc
 
 from pybuild.contract import GENERAL, SEGMENTS
+from pybuild.emulate.cpu import FLAGS, ContractError, Segment, State
+from pybuild.emulate.machine import REAL_MODE_VECTORS
 
 # What the worst BIOSes leave of the registers, all functions taken together.
 SPOILS: Final = frozenset(GENERAL) - {"esp"}

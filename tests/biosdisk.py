@@ -4,8 +4,9 @@ import struct
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from cpu import ContractError
 from registers import Registers
+
+from pybuild.emulate.cpu import ContractError
 
 SECTOR: Final = 512
 OK: Final = 0x00

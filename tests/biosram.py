@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from memory import TOP
 from registers import Registers
+
+from pybuild.emulate.memory import TOP
 
 RAM: Final = 1
 RESERVED: Final = 2

@@ -8,11 +8,11 @@ from headed import HOME, Made, header, make, with_dst
 from heading import GDT, RAM, Boot, Entry
 from hypothesis import assume
 from hypothesis import strategies as st
-from longmode import HIGHEST, Range
-from memory import PAGE, TOP
 from relocating import distances
 
 from pybuild.bootproto import XLF_CAN_BE_LOADED_ABOVE_4G, XLF_KERNEL_64
+from pybuild.emulate.memory import PAGE, TOP
+from pybuild.emulate.paging import HIGHEST, Range
 
 LENGTHS = st.one_of(
     st.integers(1, 9), st.integers(0x1FFC, 0x2004), st.integers(1, 0x6000), st.just(0x9001)

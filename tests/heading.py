@@ -5,16 +5,17 @@ import random
 from dataclasses import dataclass, field
 from typing import Final
 
-from activation import Placed
-from cpu import ContractError
-from emulator import Hardware, Outcome, run
 from headed import Made
 from held import TREE, load, meets_needs
-from longmode import Paging, Range, hold_mapped
-from memory import PAGE, TOP, Memory
 
 from pybuild import headplan
 from pybuild.assembler import Tree
+from pybuild.emulate.activation import Placed
+from pybuild.emulate.cpu import ContractError
+from pybuild.emulate.machine import Hardware
+from pybuild.emulate.memory import PAGE, TOP, Memory
+from pybuild.emulate.paging import Paging, Range, hold_mapped
+from pybuild.emulate.run import Outcome, run
 from pybuild.headplan import HEAD_RELOCATOR, STACK_SIZE, Places
 from pybuild.kernel import Kernel
 from pybuild.splice import HEAD_32, HEAD_64, RELOCATOR, RELOCATOR_64

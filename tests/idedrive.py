@@ -10,9 +10,10 @@ from typing import Final
 
 from bios import Bios
 from biosdisk import SECTOR
-from cpu import ContractError
 from idechannel import READY, Channel, Drive
 from unicorn.unicorn_py3.unicorn import Uc
+
+from pybuild.emulate.cpu import ContractError
 
 INTEL: Final = 0x8086
 _LBA_48: Final = 0x0400  # of word 83 of a disk's identity

@@ -5,17 +5,17 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from activation import Placed
 from bios import Bios
 from biosdisk import SECTOR, Disk, Image
 from biosram import Ram, Range
-from cpu import ContractError
-from emulator import Outcome, run
 from held import MIB, TREE, load, placed
-from memory import PAGE, TOP, Memory
 
 from pybuild import loadtable
 from pybuild.assembler import Tree
+from pybuild.emulate.activation import Placed
+from pybuild.emulate.cpu import ContractError
+from pybuild.emulate.memory import PAGE, TOP, Memory
+from pybuild.emulate.run import Outcome, run
 from pybuild.loadtable import Entry
 
 DRIVE = 0x80

@@ -2,9 +2,10 @@
 
 from typing import Final
 
-from cpu import ContractError
 from unicorn import x86_const
 from unicorn.unicorn_py3.unicorn import Uc, UcError
+
+from pybuild.emulate.cpu import ContractError
 
 _CF: Final = 1
 

@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from typing import Final
 
-from cpu import ContractError, State
 from heading import SCRATCH, Boot, start
 from held import TREE
-from memory import PAGE
 from unicorn import unicorn_const as uc_const
 from unicorn import x86_const
 from unicorn.unicorn_py3.unicorn import Uc
 
 from pybuild.assembler import Tree
+from pybuild.emulate.cpu import ContractError, State
+from pybuild.emulate.memory import PAGE
 
 SCREEN: Final = 0xB8000
 SCREEN_SIZE: Final = 4000  # bytes: 25 rows of 80 characters

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from idechannel import IDENTITY, Channel, Drive
 from idedrive import IdeBios
 from loading import Part, hold_loader, noise, plenty, run_loader, said, with_parts
-from memory import TOP
+
+from pybuild.emulate.memory import TOP
 
 pytestmark = pytest.mark.contract
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 from biosdisk import Disk, Image
-from cpu import ContractError
 from held import MIB, TREE
 from idechannel import IDENTITY, Channel, Drive
 from idedrive import IdeBios
@@ -12,6 +11,7 @@ from loading import Part, hold_loader, noise, plenty, with_parts
 from test_contract_faults import with_fault
 
 from pybuild.assembler import Tree
+from pybuild.emulate.cpu import ContractError
 
 pytestmark = pytest.mark.contract
 

@@ -5,11 +5,8 @@ import re
 from pathlib import Path
 
 import pytest
-from activation import Placed
 from bios import Bios
 from biosdisk import Disk, Image
-from cpu import ContractError
-from emulator import run
 from held import (
     KIB,
     MIB,
@@ -37,18 +34,22 @@ from loading import (
     table_address,
     with_parts,
 )
-from longmode import Paging
-from memory import TOP, Memory
 from nasm import ARCH
-from relocating import Layout, any_layouts
+from relocating import any_layouts
 
 from pybuild import assembler, contract, loadtable
 from pybuild.assembler import Tree
 from pybuild.contract import GENERAL, LONG, SEGMENTS
+from pybuild.emulate.activation import Placed
+from pybuild.emulate.cpu import ContractError
+from pybuild.emulate.layouts import Layout
+from pybuild.emulate.memory import TOP, Memory
+from pybuild.emulate.paging import Paging
+from pybuild.emulate.run import run
 
 pytestmark = pytest.mark.contract
 
-RELOCATORS = [name for name in SOURCES if Path(name).name.startswith("relocator")]
+RELOCATORS = [name for name, source in SOURCES.items() if contract.read(source.path).moves]
 HEADS = [name for name in SOURCES if Path(name).name == "head"]  # test_head.py
 KNOWN = (*RELOCATORS, *HEADS, "real/early", "real/diskboot", "real/loader")
 OTHERS = [name for name in SOURCES if name not in KNOWN]

@@ -9,7 +9,6 @@ import pytest
 from bios import DISK_SPOILS, SPOILS, Bios
 from biosdisk import FLOPPY, FOR_EVER, Disk, Image
 from biosram import RESERVED, Ram, Range, usual
-from cpu import ContractError
 from held import MIB, TREE
 from loading import (
     DRIVE,
@@ -28,6 +27,7 @@ from test_contract_faults import with_fault
 from unicorn import x86_const as x86
 
 from pybuild.assembler import Tree
+from pybuild.emulate.cpu import ContractError
 from pybuild.loadtable import Entry
 
 FLOPPY_MOTORS_OFF = 0x0C

@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from cpu import ContractError
 from held import (
     SOURCES,
     TREE,
@@ -14,10 +13,11 @@ from held import (
     hold_early,
     hold_relocator,
 )
-from relocating import Layout
 
 from pybuild import assembler, contract
 from pybuild.assembler import Tree
+from pybuild.emulate.cpu import ContractError
+from pybuild.emulate.layouts import Layout
 
 RELOCATOR_FAULTS = {
     "df stays set": ("rep movsd\n    cld", "rep movsd", "leaves with df=0x1"),

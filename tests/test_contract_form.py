@@ -25,6 +25,8 @@ WHOLE = """\
 ; needs     len > 0
 ; writes    src..src+len            the copy
 ; writes    $$..$$+4
+; moves     src..src+len src-len    as memmove() does
+; stores    $$..$$+4 src
 ; preserves esp ebp
 ; preserves edi
 ; clobbers  eax ecx
@@ -57,12 +59,20 @@ def test_every_keyword(tmp_path: Path) -> None:
         ],
         needs=["src <= 0x1000 or src >= len", "len > 0"],
         writes=[("src", "src+len"), ("$$", "$$+4")],
+        moves=[("src", "src+len", "src-len")],
+        stores=[("$$", "$$+4", "src")],
         preserves=["esp", "ebp", "edi"],
         clobbers=["eax", "ecx"],
         leaves="src:0",
         state={"ebx": "0", "ds": "ds", "df": "0"},
         limit=0x40,
     )
+
+
+def test_where_each_keyword_stands(tmp_path: Path) -> None:
+    numbers = read(tmp_path, WHOLE).numbers
+    assert (numbers["enter"], numbers["preserves"]) == ([5], [17, 18])
+    assert numbers.keys() == set(contract.KEYWORDS)
 
 
 @pytest.mark.parametrize("mode", ["real16", "protected32", "long64"])
@@ -127,6 +137,10 @@ def test_what_may_be_left_out(tmp_path: Path, keyword: str) -> None:
         ("; reads     src address 0..len", "expected a number, as"),
         ("; writes    src", "expected LOW..HIGH, found 'src'"),
         ("; writes    src..  nothing behind it", "expected LOW..HIGH, found 'src..'"),
+        ("; moves     src..src+len", "expected START..END TO, found 'src..src+len'"),
+        ("; moves     src dst", "expected LOW..HIGH, found 'src'"),
+        ("; moves     src..src+len dst len", "expected START..END TO"),
+        ("; stores    $$..$$+4  prose", "expected START..END VALUE"),
         ("; leaves    dst ebx", "expected REGISTER=VALUE, found 'ebx'"),
         ("; leaves    dst ebx=", "expected REGISTER=VALUE, found 'ebx='"),
         ("; leaves    dst =0", "expected REGISTER=VALUE, found '=0'"),

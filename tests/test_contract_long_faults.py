@@ -4,12 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from cpu import ContractError
 from held import TREE, hold_relocator
-from relocating import GDT, LongLayout
 from test_contract_faults import with_fault
 
 from pybuild.assembler import Tree
+from pybuild.emulate.cpu import ContractError
+from pybuild.emulate.layouts import GDT, LongLayout
 from pybuild.longmode import TABLE, tables_size
 
 pytestmark = pytest.mark.contract
@@ -135,7 +135,7 @@ DOWNWARDS = replace(APART, dst=APART.src + 0x801, len=0x1002, init_size=0x100, l
 
 def hold_moves_of_all_kinds(tree: Tree, trace: bool) -> None:
     for layout in (APART, LONGER, UPWARDS, replace(DOWNWARDS, entry=DOWNWARDS.dst + 0x200)):
-        hold_relocator("x86_64/relocator", layout, trace, tree)
+        hold_relocator("x86_64/relocator", layout, trace, tree, explain=False)
     for count in range(1, 12, 3):
         hold_stop("x86_64/relocator", replace(APART, tables_size=count * TABLE), trace, tree)
 
@@ -143,7 +143,7 @@ def hold_moves_of_all_kinds(tree: Tree, trace: bool) -> None:
 def hold_stop(name: str, layout: LongLayout, trace: bool, tree: Tree = TREE) -> None:
     """Raises ContractError unless a relocator with too little memory for tables stops."""
     try:
-        hold_relocator(name, layout, trace, tree)
+        hold_relocator(name, layout, trace, tree, explain=False)
     except ContractError as error:
         if "took more than" in str(error):
             return

@@ -3,7 +3,6 @@
 import pytest
 from bios import DISK_SPOILS, SPOILS, Bios
 from biosdisk import FLOPPY, FOR_EVER, NOT_FOUND, SECTOR, TIMEOUT, Disk, Image
-from cpu import ContractError
 from held import MIB, examples
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +16,8 @@ from loading import (
     run_diskboot,
     said,
 )
+
+from pybuild.emulate.cpu import ContractError
 
 pytestmark = pytest.mark.contract
 

@@ -9,9 +9,9 @@ from heading import Boot, hold_head
 from held import MIB, examples
 from hypothesis import given
 from hypothesis import strategies as st
-from longmode import HIGHEST
-from memory import PAGE, TOP
 
+from pybuild.emulate.memory import PAGE, TOP
+from pybuild.emulate.paging import HIGHEST
 from pybuild.headplan import ENTRY_64
 
 pytestmark = pytest.mark.contract

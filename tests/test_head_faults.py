@@ -5,15 +5,15 @@ import shutil
 from pathlib import Path
 
 import pytest
-from cpu import ContractError
 from headed import HOME, header, make, with_dst
 from heading import RAM, Boot, hold_head
 from held import TREE
-from memory import PAGE, TOP
 from speaking import message
 
 from pybuild import assembler
 from pybuild.assembler import Tree
+from pybuild.emulate.cpu import ContractError
+from pybuild.emulate.memory import PAGE, TOP
 
 pytestmark = pytest.mark.contract
 

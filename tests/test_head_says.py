@@ -6,10 +6,10 @@ import itertools
 import pytest
 from headed import HOME, header, make
 from heading import RAM, Boot
-from memory import PAGE, TOP
 from speaking import message
 
 from pybuild.bootproto import XLF_KERNEL_64
+from pybuild.emulate.memory import PAGE, TOP
 
 pytestmark = pytest.mark.contract
 

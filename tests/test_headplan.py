@@ -12,7 +12,6 @@ from heading import Boot, hold_head
 from held import MIB, examples
 from hypothesis import given
 from hypothesis import strategies as st
-from memory import PAGE, TOP
 
 from pybuild import headplan, headsplice, kernel, layout, machine
 from pybuild.bootproto import (
@@ -21,6 +20,7 @@ from pybuild.bootproto import (
     XLF_CAN_BE_LOADED_ABOVE_4G,
     XLF_KERNEL_64,
 )
+from pybuild.emulate.memory import PAGE, TOP
 from pybuild.errors import InputError
 from pybuild.regions import align_up
 

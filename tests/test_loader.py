@@ -5,13 +5,14 @@ from collections.abc import Callable
 import pytest
 from bios import DISK_SPOILS, SPOILS, Bios
 from biosdisk import FLOPPY, Disk, Image
-from cpu import ContractError
 from held import KIB, MIB, examples
 from hypothesis import given
 from hypothesis import strategies as st
 from loading import BOOTSECT, DRIVE, Part, hold_loader, noise, plenty, with_parts
-from memory import TOP
 from unicorn import x86_const as x86
+
+from pybuild.emulate.cpu import ContractError
+from pybuild.emulate.memory import TOP
 
 pytestmark = pytest.mark.contract
 

@@ -11,8 +11,8 @@ from held import KIB, MIB, examples
 from hypothesis import given
 from hypothesis import strategies as st
 from loading import BOOTSECT, DRIVE, run_loader, said, with_parts
-from memory import TOP
 
+from pybuild.emulate.memory import TOP
 from pybuild.loadtable import Entry
 
 pytestmark = pytest.mark.contract

@@ -8,7 +8,6 @@ import pytest
 from bios import _GATE_SIZE, _HIGH, Bios
 from biosdisk import FLOPPY, FOR_EVER, INVALID, SECTOR, Disk, Image
 from biosram import RESERVED, SMAP, Ram, Range
-from emulator import run
 from held import MIB, placed
 from loading import (
     BOOT_SECTOR,
@@ -26,10 +25,11 @@ from loading import (
     said,
     with_parts,
 )
-from memory import Memory
 from registers import Registers
 from unicorn import unicorn_const as uc_const
 
+from pybuild.emulate.memory import Memory
+from pybuild.emulate.run import run
 from pybuild.loadtable import Entry
 
 pytestmark = pytest.mark.contract

@@ -6,20 +6,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from activation import Placed
-from cpu import ContractError
-from emulator import run
 from held import TREE, examples, hold_relocator
 from hypothesis import given
 from hypothesis import strategies as st
-from longmode import Paging, Range
-from memory import TOP, Memory
 from nasm import ARCH
-from relocating import CMD_LINE, GDT, PARAMS
 from test_contract_long_faults import APART, hold_stop
 
 from pybuild import assembler, contract
 from pybuild.assembler import Tree
+from pybuild.emulate.activation import Placed
+from pybuild.emulate.cpu import ContractError
+from pybuild.emulate.layouts import CMD_LINE, GDT, PARAMS
+from pybuild.emulate.memory import TOP, Memory
+from pybuild.emulate.paging import Paging, Range
+from pybuild.emulate.run import run
 from pybuild.longmode import BELOW, TABLE, tables_size
 
 GIB = 1 << 30

@@ -15,6 +15,8 @@
 ; needs     dst+len <= $$ or dst >= $$+128      it must not lie in its own way
 ; writes    dst..dst+len            the kernel
 ; writes    esi+0x214..esi+0x218    boot_params.code32_start
+; moves     src..src+len dst
+; stores    esi+0x214..esi+0x218 code32_start
 ; preserves esp ebp esi edi
 ; clobbers  eax ecx edx ebx
 ; leaves    code32_start  ebx=0 cs=0x10 ds=0x18 es=0x18 fs=0x18 gs=0x18 ss=0x18 df=0 if=0

@@ -16,6 +16,7 @@
 ; needs     src+len <= 0x100000000 and dst+len <= 0x100000000
 ; needs     dst+len <= $$ or dst >= $$+52       it must not lie in its own way
 ; writes    dst..dst+len            the kernel
+; moves     src..src+len dst
 ; preserves esp ebp esi edi
 ; clobbers  eax ecx edx ebx
 ; leaves    dst  ebx=0 cs=0x10 ds=0x18 es=0x18 fs=0x18 gs=0x18 ss=0x18 df=0 if=0

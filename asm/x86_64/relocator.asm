@@ -39,6 +39,8 @@
 ; writes    dst..dst+len            the kernel
 ; writes    rsi+0x214..rsi+0x218    boot_params.code32_start
 ; writes    tables..tables+tables_size  and, for a moment, the GDTR in the first page of them
+; moves     src..src+len dst
+; stores    rsi+0x214..rsi+0x218 code32_start
 ; preserves rsp rbp rsi rdi
 ; clobbers  rax rcx rdx rbx r8 r9 r10 r11 r12 r13 r14 r15
 ; leaves    entry  rbx=0 cs=0x10 ds=0x18 es=0x18 fs=0x18 gs=0x18 ss=0x18 df=0 if=0

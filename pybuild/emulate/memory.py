@@ -30,10 +30,12 @@ class Memory:
         raise KeyError(f"{address:#x}..{address + size:#x} is not mapped")
 
     def read(self, address: int, size: int) -> bytes:
+        """What is there; KeyError if that is not all mapped."""
         data, part = self._find(address, size)
         return bytes(data[part])
 
     def write(self, address: int, new: bytes | bytearray) -> None:
+        """Puts it there; KeyError if that is not all mapped."""
         data, part = self._find(address, len(new))
         data[part] = new
 

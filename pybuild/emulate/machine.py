@@ -1,9 +1,9 @@
-"""Runs flat binaries in unicorn and holds them to the contracts in their header comments.
+"""A unicorn with flat binaries in it, watched while it runs: what holds them to their contracts.
 
 A run begins in the mode that `enter` names, with everything hostile that the contract does not
 promise: DF and the other flags set, patterns in the registers, segments that are not the flat ones.
 In `protected32` paging and IF are off and CS is 0x10; the GDT is in a page that the harness adds.
-In `long64` there is that, too, but for the paging: longmode.py has what is mapped.
+In `long64` there is that, too, but for the paging: paging.py has what is mapped.
 
 - Execution: a hook on every address that is not the binary's own, which costs nothing inside it.
   The `leaves` target is such an address: the run ends there, before its first instruction.
@@ -20,18 +20,19 @@ In `long64` there is that, too, but for the paging: longmode.py has what is mapp
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, NamedTuple, Protocol
+from dataclasses import dataclass, field
+from typing import Final, Protocol
 
-import longmode
-from activation import BOOT_CS, FLAT, FLAT_64, Activation, Placed
-from cpu import FLAGS, NUMBERS, ContractError, Segment, State, load_segments
-from longmode import HIGHEST, Control, Paging
-from memory import PAGE, TOP, Memory
 from unicorn import unicorn_const as uc_const
 from unicorn import x86_const
 from unicorn.unicorn_py3.unicorn import Uc, UcError
 
 from pybuild.contract import GENERAL, LONG, SEGMENTS
+from pybuild.emulate import paging as page_tables
+from pybuild.emulate.activation import BOOT_CS, FLAT, FLAT_64, Activation, Placed
+from pybuild.emulate.cpu import FLAGS, NUMBERS, ContractError, Segment, State, load_segments
+from pybuild.emulate.memory import PAGE, TOP, Memory
+from pybuild.emulate.paging import HIGHEST, Control, Paging
 
 MODES: Final = {
     "real16": uc_const.UC_MODE_16,
@@ -46,18 +47,6 @@ REAL_MODE_VECTORS: Final = 0x400  # bytes of the interrupt table
 _HOSTILE_FLAGS: Final = 0x8D7 | FLAGS["df"]  # and OF SF ZF AF PF CF
 _HLT: Final = b"\xf4"
 _REAL_MODE_END: Final = 0x10FFF0  # what is beyond no real-mode segment reaches
-
-
-class Outcome(NamedTuple):
-    """All of memory, with the binaries and the GDT, before and after; how the run ended."""
-
-    before: Memory
-    after: Memory
-    registers: dict[str, int]
-    stopped: str  # what the hardware said; empty if the binary left
-    entered: Control
-    control: Control  # as it ended
-    gdt: tuple[int, int]  # where it is then, and its limit
 
 
 class Hardware(Protocol):
@@ -80,6 +69,25 @@ class Hardware(Protocol):
         """Leaves all of memory where it can be read."""
 
 
+@dataclass(frozen=True)
+class Start:
+    """How a run begins.
+
+    Attributes:
+        placed: what may be entered, each at its first byte; the run begins in the first.
+        memory: what is in memory; the machine adds the binaries, a GDT and the target's page.
+        registers: the entry registers that matter; the others get patterns.
+        hardware: what serves its interrupts and ports; without it an interrupt breaks a contract.
+        paging: what is mapped, in long mode.
+    """
+
+    placed: tuple[Placed, ...]
+    memory: Memory
+    registers: Mapping[str, int]
+    hardware: Hardware | None = None
+    paging: Paging = field(default_factory=Paging)
+
+
 # What the segment registers but CS hold on entry to protected mode: selectors 0x20, 0x28 ...
 _ODD: Final = [Segment(0x1357_0000 + 0x102_1110 * i, 0x1FFF + PAGE * i, True) for i in range(5)]
 _DATA: Final = b"".join(segment.descriptor(0x93) for segment in (FLAT, *_ODD))
@@ -88,75 +96,6 @@ _GDTS: Final = {
     "protected32": bytes(16) + FLAT.descriptor(0x9B) + _DATA,
     "long64": bytes(16) + FLAT_64.descriptor(0x9B) + _DATA,
 }
-
-
-_NOTHING_PROMISED: Final = Paging()
-
-
-def run(
-    entered: Placed,
-    *others: Placed,
-    memory: Memory,
-    registers: Mapping[str, int],
-    trace: bool = True,
-    budget: int = 100_000,
-    hardware: Hardware | None = None,
-    paging: Paging = _NOTHING_PROMISED,
-) -> Outcome:
-    """Runs `entered` to its `leaves` target, or to where the hardware stops it.
-
-    Args:
-        entered: where the run begins.
-        others: what else may be entered on the way, each at its first byte. Without `trace`
-            nobody looks at where execution goes inside of any of them.
-        memory: what is in memory; the harness adds the binaries, a GDT and the target's page.
-        registers: the entry registers that matter; the others get patterns.
-        trace: whether to look at every write as it happens.
-        budget: the most instructions that it may take; each turn of a `rep` is one.
-        hardware: what serves its interrupts and ports; without it an interrupt breaks a contract.
-        paging: what is mapped, in long mode.
-
-    Raises:
-        ContractError: it broke its contract; the text says how.
-    """
-    mode = entered.terms.enter
-    given = {**_patterns(mode), **registers}
-    _, _, target = entered.target(given)
-    # What is at the target is decoded, though never executed: up to a page of it.
-    top = HIGHEST if mode == "long64" else TOP
-    parts = [(at % top, b"\xf4") for at in (target, target + PAGE)]
-    parts += [(start, bytes(data)) for start, data in memory.stretches.items()]
-    missing = [p for p in (entered, *others) if not p.there]
-    parts += [(p.base, p.binary.bind(p.symbols, base=p.base)) for p in missing]
-    taken = Memory(parts).stretches.items()
-    free = (at for at in range(PAGE, TOP, PAGE) if all(not s <= at < s + len(d) for s, d in taken))
-    table = _GDTS[mode]
-    gdt = next(free) if paging.gdt is None else paging.gdt
-    before = Memory([*parts, (gdt, table)])
-
-    hidden = {}
-    if mode == "long64":
-        also = [(entered.base, entered.end), (gdt, gdt + len(table))]
-        hidden = {HIGHEST: longmode.tables_of(paging, also)}
-    machine = _Machine((entered, *others), before, hidden, trace, hardware)
-    if mode == "long64":
-        longmode.enter(machine.uc, paging)
-    if mode == "real16":
-        machine.uc.reg_write(x86_const.UC_X86_REG_IDTR, (0, 0, REAL_MODE_VECTORS - 1, 0))
-    else:
-        machine.uc.reg_write(x86_const.UC_X86_REG_GDTR, (0, gdt, len(table) - 1, 0))
-    for name, value in given.items():
-        machine.uc.reg_write(NUMBERS[name], value)
-    if mode == "long64":
-        load_segments(machine.uc, given, table)
-    flags = _HOSTILE_FLAGS | (FLAGS["if"] if mode == "real16" else 0)
-    machine.uc.reg_write(x86_const.UC_X86_REG_EFLAGS, flags)
-    begun = Control.of(machine.uc)
-    after = machine.run(before, budget)
-    registers = State.of(machine.uc).registers
-    stopped = hardware.stopped if hardware else ""
-    _, gdt, limit, _ = machine.uc.reg_read(x86_const.UC_X86_REG_GDTR)
-    return Outcome(before, after, registers, stopped, begun, Control.of(machine.uc), (gdt, limit))
 
 
 def _patterns(mode: str) -> dict[str, int]:
@@ -169,6 +108,28 @@ def _patterns(mode: str) -> dict[str, int]:
         return registers | {name: 0x1B51 * (i + 1) for i, name in enumerate(SEGMENTS)}
     data = [name for name in SEGMENTS if name != "cs"]
     return registers | {name: 0x20 + 8 * i for i, name in enumerate(data)} | {"cs": BOOT_CS}
+
+
+def _next_instruction(uc: Uc) -> int:
+    """The linear address of what would be executed next."""
+    now = State.of(uc)
+    return now.segments["cs"].base + now.registers["ip"]
+
+
+def _filled(start: Start, registers: Mapping[str, int], gdt: bytes) -> tuple[Memory, int]:
+    """Memory as the run begins, and where the GDT is in it."""
+    entered = start.placed[0]
+    _, _, target = entered.target(registers)
+    # What is at the target is decoded, though never executed: up to a page of it.
+    top = HIGHEST if entered.terms.enter == "long64" else TOP
+    parts = [(at % top, _HLT) for at in (target, target + PAGE)]
+    parts += [(at, bytes(data)) for at, data in start.memory.stretches.items()]
+    missing = [p for p in start.placed if not p.there]
+    parts += [(p.base, p.binary.bind(p.symbols, base=p.base)) for p in missing]
+    taken = Memory(parts).stretches.items()
+    free = (at for at in range(PAGE, TOP, PAGE) if all(not s <= at < s + len(d) for s, d in taken))
+    at = next(free) if start.paging.gdt is None else start.paging.gdt
+    return Memory([*parts, (at, gdt)]), at
 
 
 def _outside(placed: Sequence[Placed]) -> Iterator[tuple[int, int]]:
@@ -186,32 +147,42 @@ def _outside(placed: Sequence[Placed]) -> Iterator[tuple[int, int]]:
             yield target, target
 
 
-class _Machine:
-    """A unicorn with the hooks that watch one run."""
+class Machine:
+    """A unicorn with the hooks that watch one run.
 
-    def __init__(
-        self,
-        placed: tuple[Placed, ...],
-        memory: Memory,
-        hidden: Mapping[int, bytes],
-        trace: bool,
-        hardware: Hardware | None,
-    ) -> None:
+    Attributes:
+        before: all of memory, with the binaries and the GDT, as the run begins.
+        begun: the control registers then.
+        active: what was entered and has not left, the one that runs last.
+        violation: the first contract that was broken; None while none is.
+        may_change: the ranges of memory that something declared, and the hardware's.
+    """
+
+    def __init__(self, start: Start, trace: bool) -> None:
+        placed, hardware = start.placed, start.hardware
         self.placed = placed
         self.hardware = hardware
         self.trace = trace
         self.real = any(each.terms.enter == "real16" for each in placed)
         self.active: list[Activation] = []
+        self.first: Activation | None = None  # what the run began in
         self.may_change: list[tuple[int, int]] = []
         self.violation: ContractError | None = None
-        mode = MODES[placed[0].terms.enter]
-        self.uc = Uc(uc_const.UC_ARCH_X86, mode, hardware.cpu if hardware else None)
+        mode = placed[0].terms.enter
+        given = {**_patterns(mode), **start.registers}
+        table = _GDTS[mode]
+        self.before, gdt = _filled(start, given, table)
+        hidden = {}
+        if mode == "long64":
+            also = [(placed[0].base, placed[0].end), (gdt, gdt + len(table))]
+            hidden = {HIGHEST: page_tables.tables_of(start.paging, also)}
+        self.uc = Uc(uc_const.UC_ARCH_X86, MODES[mode], hardware.cpu if hardware else None)
         # From the largest on: unicorn 2.1.4 confuses the pages of a larger one that comes later
         # with those of others, and then takes a write there for one to the code that runs.
-        parts = [*memory.stretches.items(), *hidden.items()]
-        for start, data in sorted(parts, key=lambda part: -len(part[1])):
-            self.uc.mem_map(start, len(data))
-            self.uc.mem_write(start, bytes(data))
+        parts = [*self.before.stretches.items(), *hidden.items()]
+        for at, data in sorted(parts, key=lambda part: -len(part[1])):
+            self.uc.mem_map(at, len(data))
+            self.uc.mem_write(at, bytes(data))
         quiet = len(placed) == 1 or not trace
         for low, high in _outside(placed) if quiet else [(0, _ANYWHERE)]:
             self.uc.hook_add(uc_const.UC_HOOK_CODE, self._on_code, begin=low, end=high)
@@ -220,31 +191,60 @@ class _Machine:
         if hardware:
             hardware.attach(self.uc)
             self.may_change += hardware.writes
+        self._enter_mode(mode, start.paging, given, (gdt, table))
+        self.begun = Control.of(self.uc)
 
-    def run(self, before: Memory, budget: int) -> Memory:
-        """Runs the first binary; returns memory as it is then."""
+    def _enter_mode(
+        self, mode: str, paging: Paging, registers: Mapping[str, int], gdt: tuple[int, bytes]
+    ) -> None:
+        address, table = gdt
+        if mode == "long64":
+            page_tables.enter(self.uc, paging)
+        if mode == "real16":
+            self.uc.reg_write(x86_const.UC_X86_REG_IDTR, (0, 0, REAL_MODE_VECTORS - 1, 0))
+        else:
+            self.uc.reg_write(x86_const.UC_X86_REG_GDTR, (0, address, len(table) - 1, 0))
+        for name, value in registers.items():
+            self.uc.reg_write(NUMBERS[name], value)
+        if mode == "long64":
+            load_segments(self.uc, registers, table)
+        flags = _HOSTILE_FLAGS | (FLAGS["if"] if mode == "real16" else 0)
+        self.uc.reg_write(x86_const.UC_X86_REG_EFLAGS, flags)
+
+    def run(self, budget: int) -> Memory:
+        """Runs the first binary to its `leaves` target, or to where the hardware stops it.
+
+        Args:
+            budget: the most instructions that it may take; each turn of a `rep` is one.
+
+        Returns:
+            Memory as it is then; `violation` says whether a contract was broken on the way.
+        """
         self._enter(self.placed[0])
+        self.first = self.active[0]
         if self.trace or self.hardware:
             self._watch_writes()
-        self._go(self.placed[0].entry, budget)
+        self.go(self.placed[0].entry, budget)
         while self.hardware and self.active and not (self.violation or self.hardware.stopped):
-            now = State.of(self.uc)
-            at = 16 * now.registers["cs"] + now.registers["ip"]
-            if now.mode != "real16" or self.uc.mem_read(at - 1, 1) != _HLT:
+            at = _next_instruction(self.uc)
+            if State.of(self.uc).mode != "real16" or self.uc.mem_read(at - 1, 1) != _HLT:
                 break
-            self.hardware.halted(now)
-            self._go(at, budget)
+            self.hardware.halted(State.of(self.uc))
+            self.go(at, budget)
         if self.hardware:
             self.hardware.detach()
-        if self.active and not (self.hardware and self.hardware.stopped):
-            self._fail(f"took more than {budget} instructions")
-        after = Memory((s, self.uc.mem_read(s, len(d))) for s, d in before.stretches.items())
-        changed = before.take(after, self.may_change).first_difference(after)
+        stopped = self.violation or (self.hardware and self.hardware.stopped)
+        if self.active and not stopped:
+            halts = self.uc.mem_read(_next_instruction(self.uc) - 1, 1) == _HLT
+            self.fail("halts" if halts else f"took more than {budget} instructions")
+        stretches = self.before.stretches.items()
+        return Memory((at, self.uc.mem_read(at, len(data))) for at, data in stretches)
+
+    def hold_unchanged(self, after: Memory) -> None:
+        """Holds it to `writes` where nobody looked at each write."""
+        changed = self.before.take(after, self.may_change).first_difference(after)
         if changed is not None:
-            self._fail(f"changed {changed:#x}, outside of what it declares")
-        if self.violation:
-            raise self.violation
-        return after
+            self.fail(f"changed {changed:#x}, outside of what it declares")
 
     def _watch_writes(self) -> None:
         """Hooks what may break a contract: a write that cannot costs nothing then."""
@@ -258,25 +258,33 @@ class _Machine:
                 self.uc.hook_add(uc_const.UC_HOOK_MEM_WRITE, self._on_write, begin=at, end=low - 1)
             at = max(at, high - _WIDEST_WRITE)
 
-    def _go(self, address: int, budget: int) -> None:
+    def go(self, address: int, budget: int, until: int | None = None) -> None:
+        """Runs on from an address, to another if one is given; budget 0 is no limit."""
         try:
-            self.uc.emu_start(address, _NEVER[self.placed[0].terms.enter], count=budget)
+            never = _NEVER[self.placed[0].terms.enter]
+            self.uc.emu_start(address, never if until is None else until, count=budget)
         except UcError as error:
-            self._fail(f"stopped by unicorn: {error}")
+            self.fail(f"stopped by unicorn: {error}")
         except ContractError as error:  # the hardware's
-            self._fail(str(error))
+            self.fail(str(error))
 
-    def _fail(self, how: str) -> None:
+    def fail(self, how: str) -> None:
+        """Stops the run: what runs, or ran last, broke its contract."""
         if self.violation is None:
             who = self.active[-1].placed if self.active else self.placed[0]
             self.violation = ContractError(f"{who.binary.name} at {who.base:#x} {how}")
         self.uc.emu_stop()
 
+    def leave(self, activation: Activation, now: State) -> None:
+        """Holds one that leaves to what it promised of the CPU."""
+        if wrong := activation.wrong_on_leaving(now):
+            self.fail(wrong)
+
     def _enter(self, placed: Placed) -> None:
         self.active.append(Activation(placed, State.of(self.uc)))
         self.may_change += self.active[-1].writes
         if wrong := self.active[-1].wrong_on_entry():
-            self._fail(wrong)
+            self.fail(wrong)
 
     def _on_code(self, _uc: Uc, address: int, _size: int, _data: object) -> None:
         if self.violation or not self.active:
@@ -285,8 +293,7 @@ class _Machine:
         if address == now.target[2] and not now.placed.through:
             # Where a binary goes, the one that jumped to it may have promised to go, too.
             while self.active and address == self.active[-1].target[2]:
-                if wrong := self.active[-1].wrong_on_leaving(State.of(self.uc)):
-                    self._fail(wrong)
+                self.leave(self.active[-1], State.of(self.uc))
                 self.active.pop()
             if not self.active:
                 self.uc.emu_stop()
@@ -295,7 +302,7 @@ class _Machine:
             if called:
                 self._enter(called[0])
             else:
-                self._fail(f"executes {address:#x}, outside of the binary")
+                self.fail(f"executes {address:#x}, outside of the binary")
 
     def _on_write(
         self, _uc: Uc, _access: int, address: int, size: int, _value: int, _data: object
@@ -305,9 +312,9 @@ class _Machine:
         what = f"writes {address:#x}..{address + size:#x}"
         ranges = self.active[-1].writes
         if not any(low <= address and address + size <= high for low, high in ranges):
-            self._fail(f"{what}, outside of what it declares")
+            self.fail(f"{what}, outside of what it declares")
         elif address + size > 0x10000 and self.real and not self._reaches(address + size):
-            self._fail(f"{what} in real mode, where no segment register reaches")
+            self.fail(f"{what} in real mode, where no segment register reaches")
 
     def _reaches(self, end: int) -> bool:
         """Whether real-mode segments of 64 KiB reach so far, which unicorn does not look at."""
@@ -319,7 +326,7 @@ class _Machine:
     def _on_unmapped(
         self, _uc: Uc, _access: int, address: int, _size: int, _value: int, _data: object
     ) -> bool:
-        self._fail(f"touches {address:#x}, where no memory is")
+        self.fail(f"touches {address:#x}, where no memory is")
         return False
 
     def _on_interrupt(self, _uc: Uc, number: int, _data: object) -> None:
@@ -328,6 +335,6 @@ class _Machine:
             self.hardware.interrupt(number, now)
         elif now.mode == "long64" and number == _PAGE_FAULT:
             at = self.uc.reg_read(x86_const.UC_X86_REG_CR2)
-            self._fail(f"touches {at:#x}, which is not mapped")
+            self.fail(f"touches {at:#x}, which is not mapped")
         else:
-            self._fail(f"raises interrupt or exception {number:#x}")
+            self.fail(f"raises interrupt or exception {number:#x}")

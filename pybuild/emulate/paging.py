@@ -1,7 +1,7 @@
 """Long mode as the harness sets it up and looks at it: page tables, control registers.
 
 On entry the tables map, in pages of 4 KiB and address for address, what a contract promises and not
-a byte more, but for the rest of those pages. They lie where no test has memory, and are not mapped
+a byte more, but for the rest of those pages. They lie where no run has memory, and are not mapped
 themselves. unicorn's CPU has 40 bits of physical addresses. It has CR4.LA57, and walks five levels.
 """
 
@@ -10,10 +10,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from cpu import CR0_PE, CR0_PG, ContractError
-from memory import PAGE, Memory
 from unicorn import x86_const
 from unicorn.unicorn_py3.unicorn import Uc
+
+from pybuild.emulate.cpu import CR0_PE, CR0_PG, ContractError
+from pybuild.emulate.memory import PAGE, Memory
 
 HIGHEST: Final = (1 << 40) - (1 << 30)  # where memory must end: the harness's tables begin
 _CR0_WP: Final = 1 << 16
@@ -31,12 +32,15 @@ Range = tuple[int, int]  # end exclusive
 
 
 class Control(NamedTuple):
+    """The control registers that paging has to do with."""
+
     cr0: int
     cr3: int
     cr4: int
 
     @classmethod
     def of(cls, uc: Uc) -> "Control":
+        """Those of a unicorn."""
         return cls(
             *(uc.reg_read(getattr(x86_const, f"UC_X86_REG_{n.upper()}")) for n in cls._fields)
         )

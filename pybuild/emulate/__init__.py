@@ -1,0 +1,1 @@
+"""Runs flat binaries in unicorn and holds them to their contracts."""

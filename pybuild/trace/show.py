@@ -1,0 +1,159 @@
+"""A trace as text and as JSON: the rows of a run, and the verdict."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from pybuild.contract import SEGMENTS
+from pybuild.emulate.cpu import changes, registers_of
+from pybuild.emulate.sources import where
+from pybuild.emulate.verdict import Promise
+from pybuild.trace import Traced
+from pybuild.trace.folding import Loop, Node, Row, fold
+
+_MOST_ROWS: Final = 400  # of one run; of a longer one the first and the last are shown
+_MOST_RANGES: Final = 4
+
+
+def text(traced: list[Traced]) -> Iterator[str]:
+    """The run that tells most, row by row, and the verdict on all of them."""
+    shown = next((each for each in traced if not each.kept), traced[0])
+    yield _scene(shown)
+    yield from _rows(shown)
+    yield ""
+    for each in traced:
+        title = f" ({each.title})" if each.title else ""
+        if each is not shown:
+            yield f"{_name(each)}{title}: contract {'kept' if each.kept else 'BROKEN'}"
+            yield from (f"  BROKEN  {_promise(each, promise)}" for promise in each.broken)
+    title = f" ({shown.title})" if shown.title else ""
+    yield f"{_name(shown)}{title}: contract {'kept' if shown.kept else 'BROKEN'}"
+    for promise in shown.promises:
+        verdict = "BROKEN" if promise.finding.wrong else "ok    "
+        yield f"  {verdict}  {_promise(shown, promise)}"
+
+
+def as_json(traced: list[Traced]) -> list[dict[str, object]]:
+    """All of the runs, for programs; addresses and values are numbers."""
+    return [
+        {
+            "source": _name(each),
+            "title": each.title,
+            "base": each.scene.start.placed[0].base,
+            "symbols": dict(each.scene.start.placed[0].symbols),
+            "registers": dict(each.scene.start.registers),
+            "kept": each.kept,
+            "steps": len(each.run.steps),
+            "rows": [_json_row(each, node) for node in fold(each.run.steps)],
+            "promises": [_json_promise(promise) for promise in each.promises],
+        }
+        for each in traced
+    ]
+
+
+def _name(traced: Traced) -> str:
+    return traced.scene.start.placed[0].binary.name
+
+
+def _scene(traced: Traced) -> str:
+    placed = traced.scene.start.placed[0]
+    given = {**placed.symbols, **traced.scene.start.registers}
+    values = " ".join(f"{name}={value:#x}" for name, value in given.items())
+    title = f" ({traced.title})" if traced.title else ""
+    return f"{placed.binary.name}{title} at {placed.base:#x}: {values}"
+
+
+def _rows(traced: Traced) -> Iterator[str]:
+    rows = list(_flat(fold(traced.run.steps), 0))
+    width = max((len(f"{row.address:x}") for _, row in rows), default=0)
+    half = _MOST_ROWS // 2
+    for number, (times, row) in enumerate(rows):
+        if len(rows) <= _MOST_ROWS or number < half or number >= len(rows) - half:
+            yield _row(traced, times, row, width)
+        elif number == half:
+            yield f"  ... {len(rows) - _MOST_ROWS} more rows ..."
+
+
+def _flat(nodes: list[Node], depth: int) -> Iterator[tuple[int, Row]]:
+    for node in nodes:
+        if isinstance(node, Loop):
+            yield from _flat(node.body, depth + 1)
+        else:
+            yield depth, node
+
+
+def _row(traced: Traced, depth: int, row: Row, width: int) -> str:
+    placed = traced.run.steps[row.first].activation.placed
+    line = where(placed, row.address)
+    place = f"{line.file.rpartition('/')[2]}:{line.number}" if line else ""
+    source = line.text.partition(";")[0].strip() if line else ""
+    times = f"x{row.times}" if row.times > 1 else ""
+    left = f"{row.address:0{width}x} {'|' * depth:2} {times:>7} {place:<20} {source:<44}"
+    return f"  {left} {'  '.join(_effects(traced, row))}".rstrip()
+
+
+def _effects(traced: Traced, row: Row) -> Iterator[str]:
+    for name, (old, new) in _changed(traced, row).items():
+        yield f"{name} {old:#x} -> {new:#x}"
+    for low, high in row.writes[:_MOST_RANGES]:
+        yield f"[{low:#x}..{high:#x}]"
+    if len(row.writes) > _MOST_RANGES:
+        yield f"and {len(row.writes) - _MOST_RANGES} more ranges"
+
+
+def _changed(traced: Traced, row: Row) -> dict[str, list[int]]:
+    """What an instruction changed, the first or the last time; from what and to what in the end."""
+    run = traced.run
+    before, after = run.steps[row.first].before, run.snapshot_after(row.last)
+    old, new = registers_of(before, run.names), registers_of(after, run.names)
+    changed = [
+        name
+        for index in {row.first, row.last}
+        for name in changes(run.steps[index].before, run.snapshot_after(index), run.names)
+    ]
+    return {name: [old[name], new[name]] for name in dict.fromkeys(changed)}
+
+
+def _promise(traced: Traced, promise: Promise) -> str:
+    finding = promise.finding
+    what = f"{finding.keyword:<9} {finding.promise}"
+    if finding.wrong:
+        return f"{what}: {promise}"
+    if finding.keyword == "leaves" and finding.register in SEGMENTS:
+        return f"{what}{_loaded(traced, finding.register)}"
+    return what
+
+
+def _loaded(traced: Traced, register: str) -> str:
+    index = traced.run.last_change(register, len(traced.run.steps))
+    if index is None:
+        return ", which nothing loads"
+    step = traced.run.steps[index]
+    line = where(step.activation.placed, step.address)
+    return f", loaded at {line.file}:{line.number}" if line else ""
+
+
+def _json_row(traced: Traced, node: Node) -> dict[str, object]:
+    if isinstance(node, Loop):
+        return {"body": [_json_row(traced, inner) for inner in node.body]}
+    run = traced.run
+    line = where(run.steps[node.first].activation.placed, node.address)
+    return {
+        "address": node.address,
+        "times": node.times,
+        **({"file": line.file, "line": line.number, "source": line.text} if line else {}),
+        "registers": _changed(traced, node),
+        "writes": node.writes,
+    }
+
+
+def _json_promise(promise: Promise) -> dict[str, object]:
+    line = promise.line
+    return {
+        "keyword": promise.finding.keyword,
+        "promise": promise.finding.promise,
+        "kept": promise.finding.wrong is None,
+        "wrong": promise.finding.wrong,
+        "why": promise.why,
+        "file": line.file if line else None,
+        "line": line.number if line else None,
+    }
