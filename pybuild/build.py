@@ -76,6 +76,11 @@ class Prepared:
     busy: tuple[Region, ...]
     head: "HeadPlan | None" = None
 
+    @property
+    def image_only(self) -> bool:
+        """Whether another loader sees to all but the protected-mode part, and no head helps it."""
+        return LOAD_ADDRESS in self.options
+
 
 def code() -> dict[str, FlatBinary]:
     """Every flat binary by the name of its source, assembled anew where that has changed."""

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import click
 
-from pybuild import cli_boot, cli_build, cli_look, cli_xen
+from pybuild import cli_boot, cli_build, cli_look, cli_plan, cli_xen
 from pybuild.errors import BuildError, InputError, reported
 
 
@@ -25,6 +25,7 @@ def cli() -> None:
 
 for _command in (
     cli_look.inspect,
+    cli_plan.plan,
     cli_build.build,
     cli_build.restore,
     cli_boot.boot,

@@ -72,6 +72,7 @@ class HeadPlan:
         follows: whether the kernel runs wherever the image is loaded.
         dst: where it must run, if it doesn't.
         run: the lowest address where it runs, if it follows: its pref_address.
+        pref_address: where loaders had best put the image.
         alignment: of where it runs, if it follows; a loader may lower it.
         init_size: what it needs from there, or from dst.
         entry32: from where it runs to its 32-bit entry.
@@ -96,6 +97,7 @@ class HeadPlan:
     follows: bool
     dst: int
     run: int
+    pref_address: int
     alignment: int
     init_size: int
     entry32: int
@@ -182,6 +184,7 @@ def place(kernel: Kernel, request: Request) -> HeadPlan:
         follows=follows,
         dst=0 if follows else home,
         run=kernel.get("pref_address") if follows else home,
+        pref_address=kernel["pref_address"] or home,
         alignment=max(kernel["kernel_alignment"], 1) if follows else 1,
         init_size=init_size,
         entry32=start - home if kernel.contents.contains(start) else 0,
@@ -265,10 +268,7 @@ def _patches(kernel: Kernel, plan: HeadPlan, request: Request) -> tuple[Patch, .
         "syssize": (plan.size // PARAGRAPH, "head, kernel and what is built in"),
         "code32_start": (kernel.load_address, "the head; loaders add what they move the image by"),
         "init_size": (plan.memory, "all that the head may write, so that loaders keep it free"),
-        "pref_address": (
-            kernel["pref_address"] or kernel.load_address,
-            "the best place: memory is needed there anyway",
-        ),
+        "pref_address": (plan.pref_address, "the best place: memory is needed there anyway"),
     }
     for name in ("payload_offset", "handover_offset", "kernel_info_offset"):
         if kernel.get(name):

@@ -91,7 +91,7 @@ def place(
 
 def stack(setup: Load, cmdline: Load) -> Region:
     """The real-mode part with its heap and stack."""
-    why = "the setup code's heap and stack (heap_end_ptr, %esp): all up to the command line"
+    why = f"{setup.why}; heap and stack have all up to the command line (heap_end_ptr, %esp)"
     return Region("real-mode part with heap and stack", setup.address, cmdline.address, why)
 
 

@@ -64,7 +64,7 @@ class Move:
     @property
     def source(self) -> Region:
         """The protected-mode part where it was loaded."""
-        return Region("kernel as it was loaded", self.src, self.src + self.len)
+        return Region("kernel", self.src, self.src + self.len)
 
     @property
     def destination(self) -> Region:
@@ -150,6 +150,11 @@ class Plan:
     def load(self, part: str) -> Load | None:
         """The load of this part, if the plan has one."""
         return next((load for load in self.loads if load.part == part), None)
+
+    @property
+    def image_patches(self) -> tuple[Patch, ...]:
+        """The patches without those that every loader makes for itself."""
+        return tuple(patch for patch in self.patches if not patch.of_loader)
 
     def to_json(self) -> str:
         """The plan as JSON; the same plan gives the same text."""

@@ -107,7 +107,7 @@ def place(
     move = Move(
         src=src,
         dst=home,
-        why=f"it is not relocatable: it runs at {_own(kernel)} only",
+        why=f"not relocatable, so it runs at {_own(kernel)}",
         len=size,
         by=by,
         reason=reason,
@@ -118,8 +118,8 @@ def place(
     why = _AS_ASKED
     if in_the_way:
         why = (
-            f"the lowest free multiple of 1 MiB with room for it and the relocator: "
-            f"{in_the_way[1]} has where it runs"
+            f"{in_the_way[1]} is where it runs; "
+            "the lowest free multiple of 1 MiB with room for the relocator, too"
         )
     return Placed(src, alignment, move, why)
 
