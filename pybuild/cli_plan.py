@@ -23,7 +23,7 @@ bootsplice plan bzImage --initrd initrd.img --target iso --svg plan.svg
 @click.option(
     "--svg",
     metavar="FILE",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, dir_okay=False),
     help="Write a picture instead: memory before, during and after the move.",
 )
 @takes_order
@@ -39,9 +39,10 @@ def plan(order: "Callable[[str], Order]", svg: Path | None, *, as_json: bool) ->
     told = sheet.of(prepare(wanted), wanted.target)
     if svg:
         from pybuild import svgmap
-        from pybuild.files import write_file
+        from pybuild.files import output_file
 
-        write_file(svg, [svgmap.render(told).encode()])
+        with output_file(svg, "--svg") as stream:
+            stream.write(svgmap.render(told).encode())
     if as_json:
         click.echo(told.to_json(), nl=False)
     elif not svg:

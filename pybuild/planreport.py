@@ -38,11 +38,12 @@ def _facts(sheet: Sheet) -> Iterable[tuple[str, Sequence[str]]]:
                 f"code32_start back: {move['code32_start']:#x}"
             )
             lines.append(f"entered by: {move['by']}, {move['reason']}")
-        yield f"Move of the {move.get('what', 'kernel')}", lines
+        yield f"Move of the {move['what']}", lines
     if sheet.entry:
         yield f"Entry of {sheet.entry_is}", [_values(sheet.entry)]
     if sheet.kernel_entry:
         yield "Entry of the kernel, by the relocator", [_values(sheet.kernel_entry)]
+    yield "Notes, as build has them", sheet.notes
 
 
 def _values(entry: Mapping[str, int | str]) -> str:

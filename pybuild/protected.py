@@ -118,8 +118,8 @@ def place(
     why = _AS_ASKED
     if in_the_way:
         why = (
-            f"{in_the_way[1]} is where it runs; "
-            "the lowest free multiple of 1 MiB with room for the relocator, too"
+            "the lowest free multiple of 1 MiB with room for the relocator, too, "
+            f"as {in_the_way[1]} is in its place"
         )
     return Placed(src, alignment, move, why)
 

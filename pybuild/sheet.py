@@ -9,6 +9,7 @@ from typing import Final
 from pybuild import contract, headphases, paths, phases, picture, splice
 from pybuild.build import Prepared
 from pybuild.headplan import ENTRY_64, HeadPlan
+from pybuild.machine import Machine
 from pybuild.phases import Phase
 from pybuild.picture import Picture
 from pybuild.plan import Patch, Plan
@@ -116,67 +117,82 @@ def of(prepared: Prepared, target: str) -> Sheet:
     Raises:
         InputError: the machine has no room for an image that moves itself.
     """
+    plan, machine = prepared.plan, prepared.machine
     if prepared.head:
-        return _of_head(prepared, prepared.head, target)
-    return _of_plan(prepared, target)
+        sheet = of_head(prepared.head, machine)
+    else:
+        sheet = of_plan(plan, machine, prepared.busy, image_only=prepared.image_only)
+    return dataclasses.replace(sheet, target=target, notes=plan.notes)
 
 
-def _of_plan(prepared: Prepared, target: str) -> Sheet:
-    plan = prepared.plan
-    image_only = prepared.image_only
-    found = phases.of(plan, prepared.machine, prepared.busy, image_only=image_only)
+def of_plan(
+    plan: Plan, machine: Machine, busy: Sequence[Region], *, image_only: bool = False
+) -> Sheet:
+    """The sheet of a plan.
+
+    Args:
+        plan: the plan.
+        machine: its machine.
+        busy: what of its memory is not ours while the parts are loaded.
+        image_only: whether another loader sees to all but the protected-mode part.
+    """
+    found = phases.of(plan, machine, busy, image_only=image_only)
     told = json.loads(plan.to_json())
     if image_only:
         for key in _OF_LOADER:
             del told[key]
     top_is = "end of RAM" if plan.bounce is None else "end of the RAM that this needs"
-    moved = {key: value for move in plan.moves for key, value in dataclasses.asdict(move).items()}
-    hooked = any(move.by == "hook" for move in plan.moves)
+    entry, first = plan.entry, "the setup code"
+    if plan.load("early"):
+        first = f"the early stage, which goes on to {first} at {entry.cs:#x}:{entry.ip:#x}"
+    hooks = [move for move in plan.moves if move.by == "hook"]
     return Sheet(
         kernel=plan.kernel,
-        target=target,
-        machine=plan.machine,
+        target="",
+        machine=machine.name,
         summary=_summary(found),
         reason=_reason(found),
         parts=_parts(found),
         taken=_taken(found, plan.ram),
-        moves=(moved,) if moved else (),
+        moves=tuple({"what": "kernel", **dataclasses.asdict(move)} for move in plan.moves),
         patches=plan.image_patches if image_only else plan.patches,
-        entry_is="the early stage" if plan.load("early") else "the setup code",
+        entry_is=first,
         entry={} if image_only else _registers(plan),
-        kernel_entry=_kernel_entry(plan.moves[0].code32_start) if hooked else {},
-        notes=plan.notes,
+        kernel_entry=_kernel_entry(hooks[0].code32_start) if hooks else {},
+        notes=(),
         picture=picture.draw(found, plan.ram, top_is),
         plan=told,
         head=None,
     )
 
 
-def _of_head(prepared: Prepared, head: HeadPlan, target: str) -> Sheet:
-    machine = prepared.machine
+def of_head(head: HeadPlan, machine: Machine) -> Sheet:
+    """The sheet of an image that moves itself.
+
+    Raises:
+        InputError: the machine has no room for it.
+    """
     found = headphases.of(head, machine, machine.busy(before_firmware=False))
-    asked = found[0].ours[-1]
-    at = found[0].ours[0].start
+    loading, moving, _ = found
+    at, asked = loading.ours[0].start, loading.ours[-1]
     entries = {"32-bit": at} | ({"64-bit": at + ENTRY_64} if head.long_mode else {})
-    moves: list[Mapping[str, int | str]] = [
-        {"what": source.name, "src": source.start, "dst": goal.start, "len": source.size}
-        for phase in found
-        for source, goal in phase.moves
-    ]
     return Sheet(
         kernel=head.kernel,
-        target=target,
+        target="",
         machine=machine.name,
         summary=_summary(found),
         reason="The image works wherever its loader puts it: its head has the kernel moved.",
         parts=_parts(found),
         taken=_taken(found, asked.end),
-        moves=tuple(moves),
+        moves=tuple(
+            {"what": source.name, "src": source.start, "dst": goal.start, "len": source.size}
+            for source, goal in moving.moves
+        ),
         patches=head.patches,
         entry_is="the head",
         entry=entries,
-        kernel_entry=_kernel_entry(found[1].moves[0][1].start + head.entry32),
-        notes=prepared.plan.notes,
+        kernel_entry=_kernel_entry(moving.moves[0][1].start + head.entry32),
+        notes=(),
         picture=picture.draw(found, asked.end, "end of what the image asks for"),
         plan=None,
         head=dataclasses.asdict(head),

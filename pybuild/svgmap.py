@@ -12,6 +12,7 @@ from xml.etree.ElementTree import Element, SubElement
 
 from pybuild.picture import Column, Kind, Picture, Row, Stretch, size_text
 from pybuild.sheet import Sheet
+from pybuild.textwidth import cut, width
 
 _MARGIN: Final = 20
 _AXIS: Final = 84  # of the addresses
@@ -26,7 +27,6 @@ _LABEL: Final = 12  # font sizes
 _SMALL: Final = 10
 _HEAD: Final = 13
 _TITLE: Final = 17
-_WIDEST: Final = 0.62  # of a character's width to the font's size: more than most fonts have
 _LEGEND: Final[dict[Kind, str]] = {
     "kernel": "kernel",
     "left": "where it was loaded",
@@ -139,11 +139,14 @@ class _Drawing:
             fill="#fff",
         )
         room = self._width - 2 * _MARGIN
-        machine = _cut(f" on {sheet.machine}", room / 2, _TITLE)
-        name = _cut(sheet.kernel, room - _wide(machine, _TITLE), _TITLE)
+        machine = cut(printable(f" on {sheet.machine}"), room / 2, _TITLE, bold=True)
+        left = room - width(machine, _TITLE, bold=True)
+        name = cut(printable(sheet.kernel), left, _TITLE, bold=True)
+        summary = cut(_sentence(sheet.summary), room, _HEAD, bold=True)
         svg.append(_text(_MARGIN, 34, name + machine, "title"))
-        svg.append(_text(_MARGIN, 57, _cut(_sentence(sheet.summary), room, _HEAD), "head"))
-        svg.append(_text(_MARGIN, 76, _cut(sheet.reason, room, _LABEL), "soft"))
+        svg.append(_text(_MARGIN, 57, summary, "head"))
+        if sheet.reason:
+            svg.append(_text(_MARGIN, 76, cut(printable(sheet.reason), room, _LABEL), "soft"))
 
     def _memory(self, picture: Picture) -> None:
         """The columns' background, the addresses, and the breaks where all of it is free."""
@@ -197,8 +200,8 @@ class _Drawing:
             SubElement(self._svg, "path", attributes)
 
     def _row(self, row: Row, left: int, y: int, end: int) -> None:
-        width = _COLUMN // row.lanes
-        x, height = left + row.lane * width, end - y
+        wide = _COLUMN // row.lanes
+        x, height = left + row.lane * wide, end - y
         group = SubElement(self._svg, "g")
         region = row.region
         told = f"{region}, {region.size} bytes"
@@ -209,25 +212,26 @@ class _Drawing:
             {"class": row.kind},
             x=f"{x + 0.5}",
             y=f"{y + 0.5}",
-            width=str(width - 1),
+            width=str(wide - 1),
             height=str(height - 1),
             rx="2",
         )
         size = size_text(region.size)
-        room = width - 2 * _PAD
-        label = row.label if _wide(row.label, _LABEL) <= room else row.short
+        room = wide - 2 * _PAD
+        label = row.label if width(row.label, _LABEL) <= room else row.short
+        label = cut(printable(label), room, _LABEL)
         on = f"on-{row.kind}"
         middle = y + height // 2 + 4
         if height >= _TALL:
-            group.append(_text(x + _PAD, middle - 7, _cut(label, room, _LABEL), on))
+            group.append(_text(x + _PAD, middle - 7, label, on))
             group.append(_text(x + _PAD, middle + 8, size, f"{on} small"))
             return
-        beside = room - _wide(size, _SMALL) - _PAD
-        if _wide(label, _LABEL) <= beside:
-            text = _text(x + width - _PAD, middle, size, f"{on} small")
+        beside = room - width(size, _SMALL) - _PAD
+        if width(label, _LABEL) <= beside:
+            text = _text(x + wide - _PAD, middle, size, f"{on} small")
             text.set("text-anchor", "end")
             group.append(text)
-        group.append(_text(x + _PAD, middle, _cut(label, room, _LABEL), on))
+        group.append(_text(x + _PAD, middle, label, on))
 
     def _arrow_ends(self, picture: Picture, source: Row, goal: Row) -> tuple[int, int]:
         """Where an arrow begins and ends: at the middle, or at what the two don't share."""
@@ -247,7 +251,7 @@ class _Drawing:
         lines: list[list[Element]] = [[]]
         x = _MARGIN
         for kind in (kind for kind in _LEGEND if kind in shown):
-            wide = math.ceil(_wide(_LEGEND[kind], _LABEL)) + 36
+            wide = math.ceil(width(_LEGEND[kind], _LABEL)) + 36
             if x + wide > self._width - _MARGIN:
                 lines.append([])
                 x, y = _MARGIN, y + 20
@@ -286,17 +290,6 @@ def _text(x: int, y: int, text: str, style: str) -> Element:
     element = Element("text", {"x": str(x), "y": str(y)} | ({"class": style} if style else {}))
     element.text = printable(text)
     return element
-
-
-def _wide(text: str, size: int) -> float:
-    """At most so wide is a text."""
-    return len(text) * size * _WIDEST
-
-
-def _cut(text: str, room: float, size: int) -> str:
-    """As much of a text as has room."""
-    fits = int(room / (size * _WIDEST))
-    return text if len(text) <= fits else text[: fits - 1] + "…"
 
 
 def _sentence(text: str) -> str:
