@@ -61,7 +61,7 @@ def of(plan: HeadPlan, machine: Machine, busy: Sequence[Region]) -> tuple[Phase,
     return (
         Phase(LOADING, tuple(loaded), tuple(busy)),
         Phase(MOVING, (destination, *kept), machine.reserved, tuple(ways)),
-        Phase(RUNNING, (running, *kept), machine.reserved),
+        Phase(RUNNING, (*kept, running), machine.reserved),
     )
 
 

@@ -64,7 +64,7 @@ class Sheet:
         target: the target's name.
         machine: the machine profile's name.
         summary: what happens, in half a sentence.
-        reason: why, in a sentence; "" if nothing is moved.
+        reason: why, in a sentence; "" if there is nothing to say.
         parts: what has a place in memory.
         taken: what of the memory is not ours.
         moves: what is moved; the keys are Move's, as far as they are known.
@@ -208,13 +208,16 @@ def _summary(found: Sequence[Phase]) -> str:
 
 
 def _reason(found: Sequence[Phase]) -> str:
-    """Why something is moved: what has its place while it is loaded."""
+    """Why something is moved: what is in its place at first; or that it moves by itself."""
     for phase in found:
         for _, goal in phase.moves:
             there = [other.name for other in found[0].theirs if goal.overlaps(other)]
             while_loading = f": while it is loaded, {there[0]} is there" if there else ""
             return f"The kernel must run at {goal.start:#x}{while_loading}."
-    return ""
+    running = found[-1].ours[-1]
+    if running.start in (region.start for region in found[0].ours):
+        return ""
+    return f"Its own code moves it on to {running.start:#x}."
 
 
 def _parts(found: Sequence[Phase]) -> tuple[Part, ...]:

@@ -6,9 +6,11 @@ from typing import Final
 import drawn
 import pytest
 from fakekernel import image
+from headed import Made
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from test_layout import XEN, request
+from test_headplan import kernels as images
+from test_layout import PC, XEN, request
 from test_layout_any import kernels, machines
 
 from pybuild import picture, sheet, svgmap, textmap
@@ -80,6 +82,19 @@ def test_any_plan_has_a_picture(
         assert not any(
             one.overlaps(other) for n, one in enumerate(regions) for other in regions[n + 1 :]
         )
+    assert all(part.why for part in told.parts)
+    assert all(patch.why for patch in told.patches)
+
+
+@settings(max_examples=60, derandomize=True)
+@given(made=images(), target=machines())
+def test_any_image_that_moves_itself_has_a_picture(made: Made, target: Machine) -> None:
+    try:
+        told = sheet.of_head(made.plan, target)
+    except InputError:
+        told = sheet.of_head(made.plan, PC)
+    check_svg(told)
+    check_text(told)
     assert all(part.why for part in told.parts)
     assert all(patch.why for patch in told.patches)
 

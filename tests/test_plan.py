@@ -18,6 +18,7 @@ from test_picture import WIDTH, check_svg, check_text
 
 from pybuild import build, kernel, paths, sheet
 from pybuild.build import Order
+from pybuild.errors import InputError
 from pybuild.material import Workshop
 from pybuild.plan import Patch
 from pybuild.sheet import Sheet
@@ -173,6 +174,18 @@ def test_an_image_whose_initrd_is_moved(memtest: Path, tmp_path: Path) -> None:
     check_text(found)
 
 
+def test_an_image_that_has_no_room(memtest: Path, tmp_path: Path) -> None:
+    """Its loader would have nowhere to put it; where it does have room is up to the machine."""
+    profile = tmp_path / "small.toml"
+    text = 'base = "pc"\nram = 0x400000\n[[busy_while_loading]]\nname = "rom"\nstart = 0x100000\n'
+    profile.write_text(f"{text}end = 0x320000\n")
+    found = told(Order(memtest, machine=str(profile), target="bzimage"))
+    assert found.entry["32-bit"] == 0x320000
+    profile.write_text(f"{text}end = 0x350000\n")
+    with pytest.raises(InputError, match="machine 'small': no room for an image of memtest86"):
+        told(Order(memtest, machine=str(profile), target="bzimage"))
+
+
 def test_the_plain_form_has_nothing_of_the_loader(memtest: Path) -> None:
     order = Order(memtest, target="bzimage", options={"load-addr": "0x300000"})
     found = told(order)
@@ -195,7 +208,7 @@ def test_a_kernel_that_is_not_moved_has_fewer_columns(shop: Workshop) -> None:
         "while loading",
         "when the kernel runs",
     ]
-    assert (found.moves, found.reason) == ((), "")
+    assert (found.moves, found.summary) == ((), "kernel loaded at 0x100000, not moved")
     check_svg(found)
     check_text(found)
 
@@ -218,7 +231,7 @@ def test_errors_are_those_of_build(room: Path, arguments: tuple[str, ...]) -> No
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("folder", "Invalid value for '--svg': File 'folder' is a directory. (see .*)"),
+        ("folder", "Invalid value for '--svg': File 'folder' is a directory. .*"),
         ("fifo", ".*/fifo: is there already and is no regular file; give another --svg"),
         ("good/x", ".*/good/x: cannot be written: .*; give another --svg"),
     ],
