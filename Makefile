@@ -12,7 +12,7 @@ INVOKE := $(VENV)/bin/invoke
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help images test soak lint contract bench clean nasm qemu tools peers
+.PHONY: help images test soak lint contract bench clean nasm qemu tools peers browser
 
 help:
 	@echo 'make images     build the bootable images of every recipe in kernels/ (build/images/)'
@@ -30,6 +30,8 @@ images: $(VENV)/.runtime nasm
 
 test soak: $(VENV)/.dev nasm qemu tools peers
 	@$(INVOKE) $@
+
+soak: browser
 
 contract: $(VENV)/.dev nasm
 	@$(INVOKE) contract
@@ -61,6 +63,10 @@ tools:
 	@$(call need,gdb,gdb)
 	@$(call need,cpio,cpio)
 	@$(call need,bochs,bochs bochs-term bochsbios vgabios)
+
+# What measures the text in the pictures that `bootsplice plan` draws.
+browser:
+	@$(call need,chromium,chromium)
 
 PEERS := grub-common grub-pc-bin syslinux syslinux-common isolinux xorriso genisoimage mtools
 PEER_FILES := /usr/bin/grub-mkimage /usr/lib/grub/i386-pc/boot.img /usr/bin/syslinux \

@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pybuild import (
     assembler,
@@ -19,11 +20,16 @@ from pybuild import (
 from pybuild.errors import BuildError, InputError
 from pybuild.flat import FlatBinary
 from pybuild.kernel import Kernel
+from pybuild.machine import Machine
 from pybuild.plan import Plan
 from pybuild.progress import Progress, silent
+from pybuild.regions import Region
 from pybuild.splice import Parts
 from pybuild.targets import Options
 from pybuild.targets.bzimage import LOAD_ADDRESS, REPLACE, Bzimage
+
+if TYPE_CHECKING:
+    from pybuild.headplan import HeadPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,33 @@ class Order:
     target: str = targets.DEFAULT
     move: mover.Choice = "auto"
     options: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """All that an image is written from, and what it was planned for.
+
+    Attributes:
+        plan: the plan.
+        parts: the parts that it names.
+        options: what is asked of the target.
+        machine: the machine that it was planned for.
+        busy: what of its memory is not ours while the parts are loaded.
+        head: the head's plan, for an image that moves itself; `plan` is then of that image as
+            another loader may load it.
+    """
+
+    plan: Plan
+    parts: Parts
+    options: Options
+    machine: Machine
+    busy: tuple[Region, ...]
+    head: "HeadPlan | None" = None
+
+    @property
+    def image_only(self) -> bool:
+        """Whether another loader sees to all but the protected-mode part, and no head helps it."""
+        return LOAD_ADDRESS in self.options
 
 
 def code(progress: Progress = silent) -> dict[str, FlatBinary]:
@@ -77,18 +110,14 @@ def build(order: Order, out: Path, progress: Progress = silent) -> Plan:
         BuildError: the assembler's sources do not build.
     """
     target = targets.get(order.target)
-    options = targets.check_options(target, order.options)
     for path in (order.kernel, *order.initrds):
         with contextlib.suppress(OSError):  # what isn't there is no matter here
             if out.samefile(path):
                 raise InputError(f"{out}: is what the image is built from; give another -o")
-    if isinstance(target, Bzimage):
-        plan, parts = prepare_image(order, options, progress)
-    else:
-        plan, parts = prepare(order, progress)
+    prepared = prepare(order, progress)
     meter = progress(f"writing {out}")
-    target.write(plan, parts, out, options, meter)
-    return plan
+    target.write(prepared.plan, prepared.parts, out, prepared.options, meter)
+    return prepared.plan
 
 
 def build_into(
@@ -111,48 +140,60 @@ def build_into(
     """
     from pybuild import into
 
-    plan, parts = prepare(order, progress)
+    prepared = prepare(order, progress)
     meter = progress(f"writing to {disk}")
-    return plan, into.put(disk, partition, plan, parts, meter)
+    return prepared.plan, into.put(disk, partition, prepared.plan, prepared.parts, meter)
 
 
-def prepare(order: Order, progress: Progress = silent) -> tuple[Plan, Parts]:
-    """The plan, and the parts that it names."""
+def prepare(order: Order, progress: Progress = silent) -> Prepared:
+    """Plans and splices; nothing is written.
+
+    Args:
+        order: what to build.
+        progress: is told each step.
+
+    Raises:
+        InputError: the kernel, an initrd or the machine is not usable, or doesn't fit.
+        BuildError: the assembler's sources do not build.
+    """
     target = targets.get(order.target)
+    options = targets.check_options(target, order.options)
+    to_image = isinstance(target, Bzimage)
     progress(f"reading {machine.file(order.machine)}")
-    profile = machine.load(order.machine, boots_anywhere=not target.before_firmware)
+    anywhere = not (target.before_firmware or to_image)
+    profile = machine.load(order.machine, boots_anywhere=anywhere)
     progress(f"reading {order.kernel}")
     image = kernel.read(order.kernel)
-    initrds = splice.open_initrds(order.initrds)
     progress("looking whether the assembler's sources have changed")
     binaries = code(progress)
     progress("planning and splicing")
+    if to_image:
+        return _prepare_image(order, options, profile, image, binaries)
+    initrds = splice.open_initrds(order.initrds)
     request = _request(
         order, binaries, initrds.sizes, order.cmdline, before_firmware=target.before_firmware
     )
     plan = layout.place(image, profile, request)
     parts = splice.splice(image, plan, binaries, order.cmdline, initrds)
-    return plan, parts
+    return Prepared(plan, parts, options, profile, request.busy(profile))
 
 
-def prepare_image(
-    order: Order, options: Options, progress: Progress = silent
-) -> tuple[Plan, Parts]:
-    """The plan, and the parts that it names, of a kernel image for other loaders.
+def _prepare_image(
+    order: Order,
+    options: Options,
+    profile: Machine,
+    image: Kernel,
+    binaries: Mapping[str, FlatBinary],
+) -> Prepared:
+    """The same for a kernel image for other loaders.
 
     With a head it is a relocatable kernel like any other, and the plan is that kernel's.
     """
-    progress(f"reading {machine.file(order.machine)}")
-    profile = machine.load(order.machine)
-    progress(f"reading {order.kernel}")
-    image = kernel.read(order.kernel)
-    progress("looking whether the assembler's sources have changed")
-    binaries = code(progress)
-    progress("planning and splicing")
     notes: tuple[str, ...] = ()
+    head = None
     load_address = options.get(LOAD_ADDRESS)
     if load_address is None:
-        image, notes = with_head(image, order, bool(options.get(REPLACE)), binaries)
+        image, head, notes = with_head(image, order, bool(options.get(REPLACE)), binaries)
         load_address = image.load_address
     elif order.initrds or order.cmdline:
         raise InputError(
@@ -169,7 +210,8 @@ def prepare_image(
             "before the setup code of a bzimage; build a disk or an ISO instead"
         )
     parts = splice.splice(image, plan, binaries, "", nothing)
-    return dataclasses.replace(plan, notes=(*notes, *plan.notes)), parts
+    plan = dataclasses.replace(plan, notes=(*notes, *plan.notes))
+    return Prepared(plan, parts, options, profile, request.busy(profile), head)
 
 
 def _request(
@@ -192,8 +234,8 @@ def _request(
 
 def with_head(
     image: Kernel, order: Order, replace_cmdline: bool, binaries: Mapping[str, FlatBinary]
-) -> tuple[Kernel, tuple[str, ...]]:
-    """A kernel with a head of ours, and what was decided."""
+) -> "tuple[Kernel, HeadPlan, tuple[str, ...]]":
+    """A kernel with a head of ours, its plan, and what was decided."""
     from pybuild import headplan, headsplice
 
     initrds = splice.open_initrds(order.initrds)
@@ -210,4 +252,4 @@ def with_head(
     source = headsplice.raised(bare)
     plan = headplan.place(source, request)
     headed, notes = headsplice.splice(image, source, plan, binaries, request, initrds.chunks())
-    return headed, (*plan.notes, *([note] if note else []), *notes)
+    return headed, plan, (*plan.notes, *([note] if note else []), *notes)

@@ -23,6 +23,7 @@ from pybuild import (
     cli_complete,
     cli_debug,
     cli_look,
+    cli_plan,
     cli_xen,
     say,
 )
@@ -66,6 +67,7 @@ def cli() -> None:
 cli.params += _how_much_to_say()
 for _command in (
     cli_look.inspect,
+    cli_plan.plan,
     cli_build.build,
     cli_build.restore,
     cli_asm.trace,

@@ -1,13 +1,17 @@
 """The command line for building: `bootsplice build` and `restore`."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, TypeVar, get_args
+from typing import TYPE_CHECKING, Final, TypeAlias, get_args
 
 import click
 
 from pybuild import mover, say, targets
 from pybuild.cli_complete import complete_machine, complete_target
+
+if TYPE_CHECKING:
+    from pybuild.build import Order
 
 _FILE: Final = click.Path(path_type=Path)
 _NOT_ASKED: Final = (None, False)  # what an option is that isn't there
@@ -16,46 +20,82 @@ bootsplice build bzImage --initrd initrd.img --cmdline 'console=ttyS0' -o disk.i
 bootsplice boot disk.img
 """
 
-_Command = TypeVar("_Command", bound=Callable[..., None])
+_Decorator: TypeAlias = Callable[[Callable[..., None]], Callable[..., None]]
 
 
-def _options_of_targets(command: _Command) -> _Command:
-    """Adds an option for each that a target has."""
-    for name, (option, having) in reversed(targets.options().items()):
+def takes_order(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command the arguments that an order is made of.
+
+    It is called with `order`, which makes one: for the target that was asked for, or else for the
+    one that it is given.
+    """
+
+    @functools.wraps(command)
+    def called(
+        kernel: Path,
+        initrds: tuple[Path, ...],
+        cmdline: str,
+        machine: str,
+        move: mover.Choice,
+        target: str | None,
+        **others: object,
+    ) -> None:
+        from pybuild.build import Order
+
+        # click makes volume_id of --volume-id.
+        given = {name: others.pop(name.replace("-", "_")) for name in targets.options()}
+        options = {name: value for name, value in given.items() if value not in _NOT_ASKED}
+
+        def order(default: str) -> Order:
+            return Order(kernel, initrds, cmdline, machine, target or default, move, options)
+
+        command(order, **others)
+
+    decorated: Callable[..., None] = called
+    for add in reversed((*_ORDER, *_options_of_targets())):
+        decorated = add(decorated)
+    return decorated
+
+
+def _options_of_targets() -> Iterator[_Decorator]:
+    """An option for each that a target has."""
+    for name, (option, having) in targets.options().items():
         text = f"{option.help} ({', '.join(having)})"
         metavar = None if option.kind is bool else "BYTES" if option.kind is int else "TEXT"
-        add = click.option(f"--{name}", is_flag=metavar is None, metavar=metavar, help=text)
-        command = add(command)
-    return command
+        yield click.option(f"--{name}", is_flag=metavar is None, metavar=metavar, help=text)
+
+
+_ORDER: Final[tuple[_Decorator, ...]] = (
+    click.argument("kernel", type=_FILE),
+    click.option(
+        "--initrd", "initrds", type=_FILE, multiple=True, help="An initrd; may be given repeatedly."
+    ),
+    click.option("--cmdline", default="", help="The kernel's command line."),
+    click.option(
+        "--machine",
+        default="pc",
+        show_default=True,
+        shell_complete=complete_machine,
+        help="A profile (pc, xen-hvm) or the path of a TOML file.",
+    ),
+    click.option(
+        "--move",
+        type=click.Choice(get_args(mover.Choice)),
+        default="auto",
+        show_default=True,
+        help="Who moves a kernel that cannot be loaded where it runs: its own setup code, through "
+        "code32_start (hook), or a stage of ours before that (early).",
+    ),
+    click.option(
+        "--target",
+        shell_complete=complete_target,
+        help=f"What to build: {', '.join(targets.names())}. If it is not given, what the output's "
+        f"suffix stands for, or else {targets.DEFAULT}.",
+    ),
+)
 
 
 @click.command(epilog=EXAMPLE)
-@click.argument("kernel", type=_FILE)
-@click.option(
-    "--initrd", "initrds", type=_FILE, multiple=True, help="An initrd; may be given repeatedly."
-)
-@click.option("--cmdline", default="", help="The kernel's command line.")
-@click.option(
-    "--machine",
-    default="pc",
-    show_default=True,
-    shell_complete=complete_machine,
-    help="A profile (pc, xen-hvm) or the path of a TOML file.",
-)
-@click.option(
-    "--move",
-    type=click.Choice(get_args(mover.Choice)),
-    default="auto",
-    show_default=True,
-    help="Who moves a kernel that cannot be loaded where it runs: its own setup code, through "
-    "code32_start (hook), or a stage of ours before that (early).",
-)
-@click.option(
-    "--target",
-    shell_complete=complete_target,
-    help=f"What to build: {', '.join(targets.names())}. If it is not given, what the output's "
-    f"suffix stands for, or else {targets.DEFAULT}.",
-)
 @click.option(
     "-o",
     "--output",
@@ -79,43 +119,28 @@ def _options_of_targets(command: _Command) -> _Command:
     help="With --into: the partition to use, whose contents are lost; without it the gap before "
     "the first one is used.",
 )
-@_options_of_targets
+@takes_order
 def build(
-    kernel: Path,
-    initrds: tuple[Path, ...],
-    cmdline: str,
-    machine: str,
-    move: mover.Choice,
-    target: str | None,
-    out: Path | None,
-    disk: Path | None,
-    partition: int | None,
-    **asked: bool | str | None,
+    order: "Callable[[str], Order]", out: Path | None, disk: Path | None, partition: int | None
 ) -> None:
     """Build a bootable image from KERNEL: a disk, if nothing else is asked for."""
-    from pybuild.build import Order, build_into
     from pybuild.build import build as build_image
+    from pybuild.build import build_into
 
-    # click makes volume_id of --volume-id.
-    options = {
-        key.replace("_", "-"): value for key, value in asked.items() if value not in _NOT_ASKED
-    }
     if (out is None) == (disk is None):
         raise click.UsageError("Expected either -o or --into.")
     if partition is not None and disk is None:
         raise click.UsageError("--partition goes with --into.")
     notes: tuple[str, ...] = ()
     if disk is not None:
-        for name in (*options, *([] if target in (None, targets.DEFAULT) else ["target"])):
+        wanted = order(targets.DEFAULT)
+        for name in (*wanted.options, *(["target"] if wanted.target != targets.DEFAULT else [])):
             raise click.UsageError(f"--{name} does not go with --into.")
-        order = Order(kernel, initrds, cmdline, machine, move=move)
         with say.late_steps() as progress:
-            plan, notes = build_into(order, disk, partition, progress)
+            plan, notes = build_into(wanted, disk, partition, progress)
     elif out is not None:
-        target = target or targets.of_output(out)
-        order = Order(kernel, initrds, cmdline, machine, target, move, options)
         with say.late_steps() as progress:
-            plan = build_image(order, out, progress)
+            plan = build_image(order(targets.of_output(out)), out, progress)
     for note in (*plan.notes, *notes):
         say.note(note)
 

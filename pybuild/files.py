@@ -51,8 +51,8 @@ def replace_file(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def output_file(path: Path) -> Iterator[BinaryIO]:
-    """The same for a file that the user named.
+def output_file(path: Path, option: str = "-o") -> Iterator[BinaryIO]:
+    """The same for a file that the user named, by this option.
 
     Raises:
         InputError: `path` is there and is no file, or nothing can be made there.
@@ -60,11 +60,11 @@ def output_file(path: Path) -> Iterator[BinaryIO]:
     with contextlib.ExitStack() as stack:
         try:
             path = path.resolve()  # a link stays, and what it points to is replaced
-            _refuse_what_is_no_file(path)
+            _refuse_what_is_no_file(path, option)
             stream = stack.enter_context(replace_file(path))
         except (OSError, RuntimeError) as error:  # RuntimeError: as in replace_directory()
             why = error.strerror if isinstance(error, OSError) else "a link to itself"
-            raise InputError(f"{path}: cannot be written: {why}; give another -o") from error
+            raise InputError(f"{path}: cannot be written: {why}; give another {option}") from error
         yield stream
 
 
@@ -133,7 +133,7 @@ def _give_name(descriptor: int, path: Path) -> None:
         os.close(directory)
 
 
-def _refuse_what_is_no_file(path: Path) -> None:
+def _refuse_what_is_no_file(path: Path, option: str) -> None:
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -148,7 +148,7 @@ def _refuse_what_is_no_file(path: Path) -> None:
             f"{path}: is a device, not a file; --into puts a kernel on it beside what is there"
         )
     if not stat.S_ISREG(mode):
-        raise InputError(f"{path}: is there already and is no regular file; give another -o")
+        raise InputError(f"{path}: is there already and is no regular file; give another {option}")
 
 
 def _refuse_what_is_not_ours(path: Path, marker: str, own: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from pybuild import bootproto, headplaces, layout, loader, splice
+from pybuild import bootproto, headplaces, loader, lowmemory, splice
 from pybuild.bootproto import PARAGRAPH, SECTOR
 from pybuild.flat import FlatBinary
 from pybuild.headplan import ENTRY_64, HEAD_RELOCATOR
@@ -18,7 +18,7 @@ from pybuild.rsp import Rsp, RspError
 
 Bits = Literal[16, 32, 64]
 
-BOOT_SECTOR: Final = layout.BOOT_SECTOR.start
+BOOT_SECTOR: Final = lowmemory.BOOT_SECTOR.address
 SETUP_ENTRY: Final = bootproto.SETUP_ENTRY_PARAGRAPHS * PARAGRAPH  # from the real-mode part
 _HEADER_SIZE: Final = 2 * SECTOR  # bytes of the real-mode part that the setup header lies in
 _ZIMAGE_ENTRY: Final = 0x1000  # where a zImage's setup code moves it
@@ -70,7 +70,7 @@ class Finder:
             self.found.code = {splice.BOOT_SECTOR: BOOT_SECTOR}
             return splice.BOOT_SECTOR
         if await self._bound(loader.BOOT_SECTOR, BOOT_SECTOR) is not None:
-            start = layout.LOADER.start
+            start = lowmemory.LOADER.start
             self.found.code = {loader.BOOT_SECTOR: BOOT_SECTOR, loader.LOADER: start}
             return loader.BOOT_SECTOR
         return None

@@ -72,6 +72,7 @@ class HeadPlan:
         follows: whether the kernel runs wherever the image is loaded.
         dst: where it must run, if it doesn't.
         run: the lowest address where it runs, if it follows: its pref_address.
+        pref_address: where loaders had best put the image.
         alignment: of where it runs, if it follows; a loader may lower it.
         init_size: what it needs from there, or from dst.
         entry32: from where it runs to its 32-bit entry.
@@ -96,6 +97,7 @@ class HeadPlan:
     follows: bool
     dst: int
     run: int
+    pref_address: int
     alignment: int
     init_size: int
     entry32: int
@@ -182,6 +184,7 @@ def place(kernel: Kernel, request: Request) -> HeadPlan:
         follows=follows,
         dst=0 if follows else home,
         run=kernel.get("pref_address") if follows else home,
+        pref_address=kernel["pref_address"] or home,
         alignment=max(kernel["kernel_alignment"], 1) if follows else 1,
         init_size=init_size,
         entry32=start - home if kernel.contents.contains(start) else 0,
@@ -256,28 +259,29 @@ def _memory(plan: HeadPlan, kernel: Kernel) -> int:
 
 def _patches(kernel: Kernel, plan: HeadPlan, request: Request) -> tuple[Patch, ...]:
     """The fields that tell loaders of the image instead of the kernel."""
-    new = {
-        "syssize": plan.size // PARAGRAPH,
-        "code32_start": kernel.load_address,
-        "init_size": plan.memory,
-        "pref_address": kernel["pref_address"] or kernel.load_address,
+    new: header.New = {
+        "syssize": (plan.size // PARAGRAPH, "head, kernel and what is built in"),
+        "code32_start": (kernel.load_address, "the head; loaders add what they move the image by"),
+        "init_size": (plan.memory, "all that the head may write, so that loaders keep it free"),
+        "pref_address": (plan.pref_address, "the best place: memory is needed there anyway"),
     }
     for name in ("payload_offset", "handover_offset", "kernel_info_offset"):
         if kernel.get(name):
-            new[name] = kernel[name] + plan.head_size
+            new[name] = kernel[name] + plan.head_size, "the head is in front of it"
     if not plan.follows:
-        new["relocatable_kernel"] = 1
-        new["kernel_alignment"] = 1 << _MIN_ALIGNMENT
-        new["min_alignment"] = _MIN_ALIGNMENT
+        new["relocatable_kernel"] = 1, "the head runs anywhere, and moves the kernel"
+        new["kernel_alignment"] = 1 << _MIN_ALIGNMENT, "the head asks for no more than a page"
+        new["min_alignment"] = _MIN_ALIGNMENT, "a page, as a power of two"
         if plan.long_mode:
-            new["xloadflags"] = kernel["xloadflags"] | bootproto.XLF_CAN_BE_LOADED_ABOVE_4G
+            flags = kernel["xloadflags"] | bootproto.XLF_CAN_BE_LOADED_ABOVE_4G
+            new["xloadflags"] = flags, "bit 1: the head runs above 4 GiB, too"
     if request.cmdline and not request.replace:
         blank_and_nul = 2
         room = plan.cmdline_room - len(cmdline.encode(request.cmdline)) - blank_and_nul
-        new["cmdline_size"] = max(room, 0)
+        new["cmdline_size"] = max(room, 0), "what is built in leaves so much to the loader's"
     mode = cmdline.vid_mode(request.cmdline)
     if mode is not None:
-        new["vid_mode"] = mode
+        new["vid_mode"] = mode, header.VID_MODE
     return header.changed(kernel, new)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from pybuild import layout, loadtable
+from pybuild import loadtable, lowmemory
 from pybuild.bootproto import SECTOR
 from pybuild.errors import InputError
 from pybuild.flat import FlatBinary
@@ -40,8 +40,8 @@ def size(code: Mapping[str, FlatBinary], entries: int, shift: int) -> int:
     """
     table = _table_offset(code[LOADER])
     needed = table + loadtable.size(entries)
-    if layout.LOADER.start + needed > SCRATCH:
-        room = SCRATCH - layout.LOADER.start - table - loadtable.size(0)
+    if lowmemory.LOADER.start + needed > SCRATCH:
+        room = SCRATCH - lowmemory.LOADER.start - table - loadtable.size(0)
         fit = room // (loadtable.size(1) - loadtable.size(0))
         raise InputError(
             f"{entries} parts (initrds among them) are too many for the loader's table, "
@@ -64,11 +64,11 @@ def bind(code: Mapping[str, FlatBinary], plan: Plan, entries: Sequence[Entry], s
     binary = code[LOADER]
     table = _table_offset(binary)
     symbols = {
-        "table": layout.LOADER.start + table,
+        "table": lowmemory.LOADER.start + table,
         "bounce": plan.bounce.start,
         "bounce_sectors": plan.bounce.size // SECTOR,
     }
-    bound = binary.bind(symbols, base=layout.LOADER.start)
+    bound = binary.bind(symbols, base=lowmemory.LOADER.start)
     bound += bytes(table - len(bound)) + loadtable.encode(entries, long_mode=plan.long_mode)
     return bound + bytes(size(code, len(entries), shift) - len(bound))
 

@@ -1,6 +1,7 @@
 """A plan: everything that has to happen between power-on and the kernel's setup code, as data.
 
-Every target performs the same plan by its own means. Addresses are physical, sizes are bytes.
+Every target performs the same plan by its own means. Addresses are physical, sizes are bytes. Each
+`why` is the rule that a decision follows, in a few words for a person.
 """
 
 import dataclasses
@@ -25,11 +26,12 @@ class Load:
     part: str
     address: int
     size: int
+    why: str
 
     @property
     def region(self) -> Region:
         """The memory that it takes."""
-        return Region(self.part, self.address, self.address + self.size)
+        return Region(self.part, self.address, self.address + self.size, self.why)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class Move:
     Attributes:
         src: where it was loaded.
         dst: where it must run.
+        why: why there.
         len: its size.
         by: who enters the relocator: the setup code through code32_start (`hook`), or the early
             stage before the setup code runs (`early`).
@@ -50,12 +53,29 @@ class Move:
 
     src: int
     dst: int
+    why: str
     len: int
     by: Mover
     reason: str
     relocator: int
     relocator_size: int
     code32_start: int
+
+    @property
+    def source(self) -> Region:
+        """The protected-mode part where it was loaded."""
+        return Region("kernel", self.src, self.src + self.len)
+
+    @property
+    def destination(self) -> Region:
+        """Where it must run."""
+        return Region("kernel's destination", self.dst, self.dst + self.len, self.why)
+
+    @property
+    def code(self) -> Region:
+        """The relocator."""
+        why = "behind the kernel, with which it is loaded, and clear of where that goes"
+        return Region("relocator", self.relocator, self.relocator + self.relocator_size, why)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +90,7 @@ class Patch:
         new: what it must hold.
         of_loader: whether it is what every loader fills in for itself (command line, initrd,
             heap ...), and not about the image: its code32_start, size and alignment.
+        why: who needs it, or what it says.
     """
 
     field: str
@@ -78,6 +99,7 @@ class Patch:
     old: int
     new: int
     of_loader: bool
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +150,11 @@ class Plan:
     def load(self, part: str) -> Load | None:
         """The load of this part, if the plan has one."""
         return next((load for load in self.loads if load.part == part), None)
+
+    @property
+    def image_patches(self) -> tuple[Patch, ...]:
+        """The patches without those that every loader makes for itself."""
+        return tuple(patch for patch in self.patches if not patch.of_loader)
 
     def to_json(self) -> str:
         """The plan as JSON; the same plan gives the same text."""

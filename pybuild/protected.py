@@ -5,6 +5,7 @@ min_alignment, pref_address and init_size.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from pybuild import bootproto, mover
@@ -20,6 +21,24 @@ CODE_ALIGNMENT: Final = 16  # of the relocator and the early stage: NASM's own f
 
 # Where Linux's own setup code moves a zImage on to before it is entered.
 _ZIMAGE_RUN_ADDRESS: Final = 0x1000
+_AS_ASKED: Final = "the address that was given: another loader puts it there"
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where the protected-mode part goes.
+
+    Attributes:
+        address: where it is loaded.
+        alignment: what that is aligned to.
+        move: its move, if it runs elsewhere.
+        why: the rule that the address is by.
+    """
+
+    address: int
+    alignment: int
+    move: Move | None
+    why: str
 
 
 def place(
@@ -29,8 +48,8 @@ def place(
     relocator_size: int,
     choice: mover.Choice,
     load_address: int | None,
-) -> tuple[int, int, Move | None]:
-    """Where the protected-mode part is loaded, its alignment, and its move if it runs elsewhere.
+) -> Placed:
+    """Finds a place for the protected-mode part, where it runs or from where it can be moved.
 
     Args:
         kernel: the kernel.
@@ -59,17 +78,19 @@ def place(
             f"protected-mode part, but only {bootproto.REAL_MODE_ADDRESS - home} fit "
             f"below {bootproto.REAL_MODE_ADDRESS:#x}"
         )
+    in_the_way = None
     if load_address is None:
-        is_free = not clash([Region("kernel", home, home + size)], busy)
+        in_the_way = clash([Region("kernel", home, home + size)], busy)
+        is_free = in_the_way is None
     else:
         _check_load_address(kernel, load_address)
         is_free = load_address == home
     if kernel.is_relocatable and load_address is not None:
-        return load_address, _alignment_at(kernel, load_address), None
+        return Placed(load_address, _alignment_at(kernel, load_address), None, _AS_ASKED)
     if kernel.is_relocatable:
-        return *_place_relocatable(kernel, machine, busy, home if is_free else None), None
+        return _place_relocatable(kernel, machine, busy, in_the_way and in_the_way[1])
     if is_free:
-        return home, alignment, None
+        return Placed(home, alignment, None, _own(kernel))
 
     relocator_offset = align_up(size, CODE_ALIGNMENT)
     needed = relocator_offset + relocator_size
@@ -86,6 +107,7 @@ def place(
     move = Move(
         src=src,
         dst=home,
+        why=f"not relocatable, so it runs at {_own(kernel)}",
         len=size,
         by=by,
         reason=reason,
@@ -93,25 +115,41 @@ def place(
         relocator_size=relocator_size,
         code32_start=start if kernel.contents.contains(start) else home,
     )
-    return src, alignment, move
+    why = _AS_ASKED
+    if in_the_way:
+        why = (
+            "the lowest free multiple of 1 MiB with room for the relocator, too, "
+            f"as {in_the_way[1]} is in its place"
+        )
+    return Placed(src, alignment, move, why)
+
+
+def _own(kernel: Kernel) -> str:
+    """The protocol's own address, and what decides it."""
+    flag = "set" if kernel.is_high else "clear"
+    return f"the protocol's own address {kernel.load_address:#x} (loadflags bit 0 {flag})"
 
 
 def _place_relocatable(
-    kernel: Kernel, machine: Machine, busy: Sequence[Region], home: int | None
-) -> tuple[int, int]:
-    """Where a relocatable kernel is loaded, and the alignment that this keeps.
+    kernel: Kernel, machine: Machine, busy: Sequence[Region], in_the_way: Region | None
+) -> Placed:
+    """Where a relocatable kernel is loaded.
 
-    The protocol's own address, `home`, if it is free; else the lowest that keeps the kernel's
-    alignment, or else a smaller one. The memory that it needs to run must be free as well.
+    The protocol's own address, if nothing is in the way there; else the lowest that keeps the
+    kernel's alignment, or else a smaller one. The memory that it needs to run must be free as well.
     """
+    home = kernel.load_address
     found = []
     alignments = _alignments(kernel)  # first of all, for it refuses what makes no sense
-    if home is not None:
+    why_not = f"{in_the_way} has {home:#x}"
+    if not in_the_way:
         running = runtime(kernel, home, kernel["kernel_alignment"])
-        found.append((home, kernel["kernel_alignment"]))
+        found.append(Placed(home, kernel["kernel_alignment"], None, _own(kernel)))
         if running.end <= machine.ram and not clash([running], machine.reserved):
             return found[0]
+        why_not = f"from {home:#x} it has no room to run (init_size)"
     for alignment in alignments:
+        why = f"relocatable_kernel: the lowest free multiple of {alignment:#x}: {why_not}"
         low = ONE_MIB
         while True:
             address = first_fit(
@@ -119,14 +157,14 @@ def _place_relocatable(
             )
             if address is None:
                 break
-            found.append((address, alignment))
+            found.append(Placed(address, alignment, None, why))
             running = runtime(kernel, address, alignment)
-            in_the_way = clash([running], machine.reserved)
+            under = clash([running], machine.reserved)
             if running.end > machine.ram:
                 break
-            if in_the_way is None:
-                return address, alignment
-            low = max(address + alignment, in_the_way[1].end)
+            if under is None:
+                return found[-1]
+            low = max(address + alignment, under[1].end)
     if found:
         return found[0]  # and the planner's check says what is in the way of its init_size
     raise InputError(
@@ -176,15 +214,19 @@ def _alignments(kernel: Kernel) -> list[int]:
 def runtime(kernel: Kernel, load_address: int, alignment: int) -> Region:
     """The memory that the kernel needs from its runtime start (boot.rst, init_size)."""
     size = max(kernel.get("init_size"), kernel.protected_size)
+    what = "init_size" if size == kernel.get("init_size") else "protected-mode part's"
     if kernel.is_relocatable:
         start = max(load_address, kernel.get("pref_address"))
         start = align_up(start, max(alignment, 1))
+        why = f"{what} bytes from the higher of load address and pref_address, aligned"
     elif kernel.is_high:
         start = kernel.get("pref_address") or kernel.load_address
+        why = f"{what} bytes from where it runs"
     else:
         start = _ZIMAGE_RUN_ADDRESS
         size = max(size, kernel.contents.end - start)  # it is moved there from above
-    return Region("kernel at run time (init_size)", start, start + size)
+        why = f"a zImage's setup code moves it on to {start:#x}"
+    return Region("kernel at run time (init_size)", start, start + size, why)
 
 
 def unpacking(kernel: Kernel, running: Region) -> Region:

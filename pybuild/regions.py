@@ -6,11 +6,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A named range of physical addresses, end exclusive."""
+    """A named range of physical addresses, end exclusive.
+
+    Attributes:
+        name: what it is.
+        start: its first address.
+        end: the address behind its last.
+        why: the rule that puts it there; "" for what we are only told of.
+    """
 
     name: str
     start: int
     end: int
+    why: str = ""
 
     @property
     def size(self) -> int:

@@ -133,7 +133,7 @@ def splice(
     return Parts(
         boot_sector=code[BOOT_SECTOR].bind(boot_sector_symbols(plan)),
         setup=_patch(kernel, plan.patches),
-        image_setup=_patch(kernel, [p for p in plan.patches if not p.of_loader]),
+        image_setup=_patch(kernel, plan.image_patches),
         kernel=spliced,
         cmdline=cmdline.encode(text) + b"\0",
         early=_bind_early(plan, early, code[EARLY]) if early else b"",

@@ -186,7 +186,8 @@ def test_onto_what_is_there_already(tmp_path: Path) -> None:
     """The block, as --into writes it: the same, whatever was there, and nothing outside it."""
     reference = parse(make(tmp_path, initrds=(noise(5001), noise(3))).read_bytes())
     order = Order(tmp_path / "kernel", (tmp_path / "initrd0", tmp_path / "initrd1"), "quiet")
-    plan, parts = build.prepare(order)
+    prepared = build.prepare(order)
+    plan, parts = prepared.plan, prepared.parts
     for lba in (2048, 63, 77, 8):
         placed = block.Block(plan, parts, lba)
         old = b"\xee" * (placed.end + 3) * SECTOR

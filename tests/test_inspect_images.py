@@ -11,7 +11,7 @@ from command import run
 from disks import dump
 from inspected import CMDLINE, INTO, RECIPES, Made, inspected, maker
 
-from pybuild import build, imagereport, kernel, layout, loader, splice
+from pybuild import build, imagereport, kernel, loader, lowmemory, splice
 from pybuild.build import Order
 from pybuild.plan import Plan
 from pybuild.reading.found import Image
@@ -180,5 +180,5 @@ def test_the_text(make: Make) -> None:
     )
     assert all(len(line) <= 100 for line in bound.splitlines())
     assert parts.count(" ok ") == 6
-    assert f"{layout.BOOT_SECTOR.start:#x}" in parts
+    assert f"{lowmemory.BOOT_SECTOR.address:#x}" in parts
     assert f"code32_start           {move.code32_start:<#18x} {move.relocator:#x}" in header

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from fakekernel import NEWEST, VERSIONS, image
 
-from pybuild import layout, machine
+from pybuild import lowmemory, machine
 from pybuild.bootproto import LOADED_HIGH
 from pybuild.errors import InputError
 from pybuild.kernel import Kernel, parse
@@ -47,7 +47,7 @@ def test_the_bounce_buffer_is_clear_of_everything(version: int, high: bool) -> N
     assert bounce.size == (EDD_BYTES if high else 0x8000)
     assert bounce.start // 0x10000 == (bounce.end - 1) // 0x10000
     assert bounce.end <= 0x9FC00
-    taken = [load.region for load in plan.loads] + [plan.stack, layout.LOADER]
+    taken = [load.region for load in plan.loads] + [plan.stack, lowmemory.LOADER]
     assert not any(bounce.overlaps(region) for region in taken)
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pybuild import assembler, bootproto, layout, loader, loadtable
+from pybuild import assembler, bootproto, loader, loadtable, lowmemory
 from pybuild.loadtable import Entry
 from pybuild.paths import ROOT
 
@@ -30,10 +30,10 @@ def value_of(expression: str, folder: Path) -> int:
     [
         ("SECTOR_SIZE", bootproto.SECTOR),
         ("LOADER_NEEDS_LONG_MODE", loadtable.NEEDS_LONG_MODE),
-        ("LOADER_ADDRESS", layout.LOADER.start),
+        ("LOADER_ADDRESS", lowmemory.LOADER.start),
         ("LOADER_SCRATCH", loader.SCRATCH),
-        ("BOOT_SECTOR_ADDRESS", layout.BOOT_SECTOR.start),
-        ("BOOT_SECTOR_ADDRESS", layout.LOADER.end),
+        ("BOOT_SECTOR_ADDRESS", lowmemory.BOOT_SECTOR.address),
+        ("BOOT_SECTOR_ADDRESS", lowmemory.LOADER.end),
         ("LOADER_SUM_ROTATE", loadtable.SUM_ROTATE),
         ("LOADER_SUM_FACTOR", loadtable.SUM_FACTOR),
         ("load_table_size + 3 * load_entry_size", loadtable.size(3)),

@@ -21,7 +21,7 @@ def plans(tmp_path_factory: pytest.TempPathFactory) -> list[Plan]:
         for path in kernels
         for machine, target in (("pc", "disk"), ("xen-hvm", "ram"))
     ]
-    return [build.prepare(order)[0] for order in orders]
+    return [build.prepare(order).plan for order in orders]
 
 
 def test_it_is_the_plan_again(plans: list[Plan]) -> None:

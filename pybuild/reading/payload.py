@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pybuild import kernel as kernels
-from pybuild import layout, loader, loadtable, splice, words
+from pybuild import loader, loadtable, lowmemory, splice, words
 from pybuild.bootproto import SECTOR
 from pybuild.errors import InputError
 from pybuild.kernel import Kernel
@@ -58,14 +58,14 @@ def sector_part(binaries: Binaries, name: str, offset: int, sector: bytes) -> Pa
     shift = loader_place(sector)[3]
     damage = () if shift in _SHIFTS else (f"sector_shift is {shift}, expected 9 or 11",)
     found = code.boot_sector(binaries, sector)
-    at = layout.BOOT_SECTOR.start
+    at = lowmemory.BOOT_SECTOR.address
     return Part(name, offset, SECTOR, at, code=(found,), damage=damage)
 
 
 def read(disk: Disk, binaries: Binaries, sector: bytes) -> Payload:
     """All that a boot sector of ours leads to."""
     offset, size, wanted, shift = loader_place(sector)
-    address = layout.LOADER.start
+    address = lowmemory.LOADER.start
     most = loader.SCRATCH - address
     if shift not in _SHIFTS or not 0 < size <= most:
         why = f"{size} bytes by the boot sector, expected up to {most}"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from pybuild import layout, splice
+from pybuild import lowmemory, splice
 from pybuild.bootproto import SECTOR
 from pybuild.rawdisk import BOOT_SIGNATURE, BOOT_SIGNATURE_BYTES
 from pybuild.reading import agree, code, payload
@@ -49,7 +49,7 @@ def read(folder: Path, binaries: Binaries) -> Image:
     setup = small.get("setup", b"")
     kernel = payload.real_mode_part(str(folder), setup)
     found = code.read(binaries, splice.BOOT_SECTOR, sector)
-    parts = [Part("boot sector", 0, SECTOR, layout.BOOT_SECTOR.start, code=(found,))]
+    parts = [Part("boot sector", 0, SECTOR, lowmemory.BOOT_SECTOR.address, code=(found,))]
     for load in plan.loads:
         data = small.get(load.part, b"")
         size = len(data) if load.part in small else size_of(load.part + ram.SUFFIX)

@@ -1,0 +1,100 @@
+"""What `bootsplice plan` prints for a person."""
+
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pybuild import picture, textmap
+from pybuild.sheet import Sheet
+
+
+def show(sheet: Sheet, console: Console) -> None:
+    """Prints the sheet."""
+    console.print(Text(f"{sheet.kernel} on {sheet.machine}: {sheet.summary}", "bold"))
+    if sheet.reason:
+        console.print(Text(sheet.reason))
+    console.print()
+    console.print(textmap.render(sheet.picture, ascii_only=console.options.ascii_only))
+    for title, lines in _facts(sheet):
+        console.print(Text(f"\n{title}", "bold"))
+        for line in lines:
+            console.print(Text(textwrap.indent(textwrap.fill(line, console.width - 2), "  ")))
+    for title, heads, rows in _tables(sheet):
+        if rows:
+            console.print(Text(f"\n{title}", "bold"))
+            console.print(_table(heads, rows))
+
+
+def _facts(sheet: Sheet) -> Iterable[tuple[str, Sequence[str]]]:
+    for move in sheet.moves:
+        lines = [f"src={move['src']:#x}  dst={move['dst']:#x}  len={move['len']:#x}"]
+        if "relocator" in move:
+            lines.append(
+                f"relocator: {move['relocator_size']} bytes at {move['relocator']:#x}; it puts "
+                f"code32_start back: {move['code32_start']:#x}"
+            )
+            lines.append(f"entered by: {move['by']}, {move['reason']}")
+        yield f"Move of the {move['what']}", lines
+    if sheet.entry:
+        yield f"Entry of {sheet.entry_is}", [_values(sheet.entry)]
+    if sheet.kernel_entry:
+        yield "Entry of the kernel, by the relocator", [_values(sheet.kernel_entry)]
+    yield "Notes, as build has them", sheet.notes
+
+
+def _values(entry: Mapping[str, int | str]) -> str:
+    """Registers; those that are unchanged at the end."""
+    known = [f"{name}={value:#x}" for name, value in entry.items() if isinstance(value, int)]
+    same = [name for name, value in entry.items() if not isinstance(value, int)]
+    return "  ".join(known + ([f"unchanged: {' '.join(same)}"] if same else []))
+
+
+def _tables(sheet: Sheet) -> Iterable[tuple[str, Sequence[str], list[tuple[str, ...]]]]:
+    yield (
+        "What goes where, and by which rule (sizes in bytes)",
+        ("", "loaded at", "used at", "size", "rule"),
+        [
+            (
+                picture.label(part.name),
+                "" if part.loaded_at is None else f"{part.loaded_at:#x}",
+                f"{part.runs_at:#x}",
+                str(part.size),
+                part.why,
+            )
+            for part in sheet.parts
+        ],
+    )
+    yield (
+        "Header fields that change",
+        ("field", "offset", "old", "new", "why"),
+        [
+            (patch.field, f"{patch.offset:#x}", f"{patch.old:#x}", f"{patch.new:#x}", patch.why)
+            for patch in sheet.patches
+        ],
+    )
+    yield (
+        f"What is not ours, by machine profile {sheet.machine}",
+        ("from", "to", "what", "when"),
+        [
+            (
+                f"{taken.start:#x}",
+                f"{taken.end:#x}",
+                taken.name,
+                "always" if len(taken.when) == len(sheet.picture.columns) else taken.when[0],
+            )
+            for taken in sheet.taken
+        ],
+    )
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+    for head in heads:
+        table.add_column(head, justify="right" if head == "size" else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    return table
