@@ -4,13 +4,14 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 
-from headed import HOME, Made, header, make, with_dst
-from heading import GDT, RAM, Boot, Entry
+from headed import HOME, header, make, with_dst
 from hypothesis import assume
 from hypothesis import strategies as st
 from relocating import distances
 
 from pybuild.bootproto import XLF_CAN_BE_LOADED_ABOVE_4G, XLF_KERNEL_64
+from pybuild.emulate.headboot import GDT, RAM, Boot, Entry
+from pybuild.emulate.headimage import Made
 from pybuild.emulate.memory import PAGE, TOP
 from pybuild.emulate.paging import HIGHEST, Range
 

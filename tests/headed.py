@@ -4,51 +4,25 @@ import dataclasses
 import functools
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 import fakekernel
 from held import TREE
 
-from pybuild import cmdline, headplan, headsplice, kernel, mover
+from pybuild import headplan, kernel, mover
 from pybuild.assembler import Tree
 from pybuild.bootproto import LOADED_HIGH, XLF_CAN_BE_LOADED_ABOVE_4G, XLF_KERNEL_64
+from pybuild.emulate import headimage
+from pybuild.emulate.headimage import Made
 from pybuild.flat import FlatBinary
-from pybuild.headplan import HeadPlan
-from pybuild.kernel import Kernel
-from pybuild.splice import HEAD_32, HEAD_64, RELOCATOR, RELOCATOR_64
 
 HOME: Final = 0x100000
 
 
-@dataclass(frozen=True, repr=False)
-class Made:
-    """An image, and what it was made of."""
-
-    kernel: Kernel
-    plan: HeadPlan
-    image: Kernel
-    text: bytes
-    replace: bool
-    initrd: bytes
-
-    def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
-        """What hypothesis shows: none of the bytes."""
-        printer.text(repr(self))
-
-    def __repr__(self) -> str:
-        return f"Made({dataclasses.replace(self.plan, patches=())})"
-
-    @property
-    def memory(self) -> int:
-        """What its header asks for."""
-        return self.image["init_size"]
-
-
 @functools.cache
 def code(tree: Tree = TREE) -> dict[str, FlatBinary]:
-    return {name: tree.load(name) for name in (HEAD_32, HEAD_64, RELOCATOR, RELOCATOR_64)}
+    return headimage.code_of(tree)
 
 
 def make(
@@ -75,19 +49,10 @@ def make(
         data = fakekernel.image(version, protected=1, end=end, text=None, efi_stub=False, **values)
         data = data[:-1] + noise.randbytes(length)
     original = kernel.parse("bzImage", data)
-    request = headplan.Request(
-        cmdline=text,
-        replace=replace,
-        initrd_size=initrd,
-        code_size=headsplice.code_size(code(tree)),
-        relocator_size=headsplice.relocator_size(code(tree)),
-        has_crc=headsplice.crc_holds(original),
-        move=move,
-    )
-    plan = headplan.place(_source(original), request)
     contents = noise.randbytes(initrd)
-    made = Made(original, plan, original, cmdline.encode(text), replace, contents)
-    return _spliced(made, request, tree)
+    return headimage.make(
+        original, code(tree), text=text, replace=replace, initrd=contents, move=move
+    )
 
 
 def with_dst(made: Made, dst: int, address: int, tree: Tree = TREE) -> Made:
@@ -108,13 +73,7 @@ def with_dst(made: Made, dst: int, address: int, tree: Tree = TREE) -> Made:
     request = headplan.Request(
         made.text.decode(), made.replace, len(made.initrd), plan.code_size, 0, False, "auto"
     )
-    return _spliced(dataclasses.replace(made, plan=plan), request, tree)
-
-
-def _spliced(made: Made, request: headplan.Request, tree: Tree) -> Made:
-    source = _source(made.kernel)
-    image, _ = headsplice.splice(made.kernel, source, made.plan, code(tree), request, [made.initrd])
-    return dataclasses.replace(made, image=kernel.parse("image", image.data))
+    return headimage.splice(dataclasses.replace(made, plan=plan), request, code(tree))
 
 
 def header(**fields: int) -> dict[str, int]:
@@ -125,7 +84,3 @@ def header(**fields: int) -> dict[str, int]:
         "initrd_addr_max": 0xFFFF_FFFF,
         **fields,
     }
-
-
-def _source(original: Kernel) -> Kernel:
-    return headsplice.raised(headsplice.bare(original)[0])

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from heading import SCRATCH, Boot, start
+from heading import start
 from held import TREE
 from unicorn import unicorn_const as uc_const
 from unicorn import x86_const
@@ -11,6 +11,7 @@ from unicorn.unicorn_py3.unicorn import Uc
 
 from pybuild.assembler import Tree
 from pybuild.emulate.cpu import ContractError, State
+from pybuild.emulate.headboot import SCRATCH, Boot
 from pybuild.emulate.memory import PAGE
 
 SCREEN: Final = 0xB8000

@@ -5,11 +5,12 @@ import dataclasses
 import pytest
 from headboots import LENGTHS, boots
 from headed import HOME, header, make, with_dst
-from heading import Boot, hold_head
+from heading import hold_head
 from held import MIB, examples
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pybuild.emulate.headboot import Boot
 from pybuild.emulate.memory import PAGE, TOP
 from pybuild.emulate.paging import HIGHEST
 from pybuild.headplan import ENTRY_64

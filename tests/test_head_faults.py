@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 from headed import HOME, header, make, with_dst
-from heading import RAM, Boot, hold_head
+from heading import hold_head
 from held import TREE
 from speaking import message
 
 from pybuild import assembler
 from pybuild.assembler import Tree
 from pybuild.emulate.cpu import ContractError
+from pybuild.emulate.headboot import RAM, Boot
 from pybuild.emulate.memory import PAGE, TOP
 
 pytestmark = pytest.mark.contract

@@ -5,10 +5,10 @@ import itertools
 
 import pytest
 from headed import HOME, header, make
-from heading import RAM, Boot
 from speaking import message
 
 from pybuild.bootproto import XLF_KERNEL_64
+from pybuild.emulate.headboot import RAM, Boot
 from pybuild.emulate.memory import PAGE, TOP
 
 pytestmark = pytest.mark.contract

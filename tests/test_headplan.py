@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import fakekernel
 import pytest
-from headed import HOME, Made, header, make
-from heading import Boot, hold_head
+from headed import HOME, header, make
+from heading import hold_head
 from held import MIB, examples
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +20,8 @@ from pybuild.bootproto import (
     XLF_CAN_BE_LOADED_ABOVE_4G,
     XLF_KERNEL_64,
 )
+from pybuild.emulate.headboot import Boot
+from pybuild.emulate.headimage import Made
 from pybuild.emulate.memory import PAGE, TOP
 from pybuild.errors import InputError
 from pybuild.regions import align_up

@@ -6,7 +6,6 @@ from typing import Final
 import drawn
 import pytest
 from fakekernel import image
-from headed import Made
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from test_headplan import kernels as images
@@ -14,6 +13,7 @@ from test_layout import PC, XEN, request
 from test_layout_any import kernels, machines
 
 from pybuild import picture, sheet, svgmap, textmap
+from pybuild.emulate.headimage import Made
 from pybuild.errors import InputError
 from pybuild.kernel import Kernel, parse
 from pybuild.layout import place

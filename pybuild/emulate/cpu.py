@@ -30,7 +30,15 @@ _BEFORE_SEGMENTS: Final = _REGISTERS.size - 6 * _CACHE.size
 
 
 class ContractError(AssertionError):
-    """A binary did not do what its header comment says."""
+    """A binary did not do what its header comment says.
+
+    Attributes:
+        at: the first byte of memory that is not as it should be, if it is about one.
+    """
+
+    def __init__(self, text: str, at: int | None = None) -> None:
+        super().__init__(text)
+        self.at = at
 
 
 class Segment(NamedTuple):
