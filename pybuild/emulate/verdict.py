@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from pybuild.contract import FLAGS, SEGMENTS
 from pybuild.emulate.activation import Activation, Finding, Placed
-from pybuild.emulate.cpu import State
+from pybuild.emulate.cpu import ContractError, State
 from pybuild.emulate.effects import effects
 from pybuild.emulate.sources import Where, contract_line, where
 from pybuild.emulate.steps import Recorded, Step
@@ -50,6 +50,17 @@ def judge(run: Recorded) -> list[Promise]:
     if not any(activation is run.machine.first for activation, _, _ in run.left):
         promises += _wrong_writes(run)
     return promises
+
+
+def unlike(run: Recorded, promise: str, error: ContractError) -> Promise:
+    """A promise that is in no contract and was not kept, with the line that wrote the byte."""
+    finding = Finding("", promise, str(error))
+    placed = run.machine.placed[0]
+    index = None if error.at is None else run.last_write(error.at)
+    if index is None:
+        return Promise(finding, placed)
+    line = _line(run, index)
+    return Promise(finding, placed, f"last written at {line}", line)
 
 
 def _ended(run: Recorded) -> Iterator[Promise]:

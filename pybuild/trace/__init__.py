@@ -13,8 +13,9 @@ from pybuild.emulate.activation import Finding
 from pybuild.emulate.cpu import ContractError
 from pybuild.emulate.run import Outcome
 from pybuild.emulate.steps import Recorded, record
-from pybuild.emulate.verdict import Promise, judge
-from pybuild.trace.scene import Scene, scenes
+from pybuild.emulate.verdict import Promise, judge, unlike
+from pybuild.trace.scene import Scene
+from pybuild.trace.scenes import scenes
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Traced:
 
 
 def traces(tree: Tree, name: str, given: Mapping[str, int] = MappingProxyType({})) -> list[Traced]:
-    """Runs a source's flat binary, which must be up to date, in the scenes that scene.py has.
+    """Runs a source's flat binary, which must be up to date, in the scenes that scenes.py has.
 
     Args:
         tree: where the source and its flat binary are.
@@ -69,6 +70,8 @@ def _traced(scene: Scene) -> Traced:
         try:
             scene.hold(Outcome.of(run.machine, run.after))
         except ContractError as error:
-            finding = Finding("", "paging", str(error))
-            promises.append(Promise(finding, scene.start.placed[0]))
+            promises.append(unlike(run, scene.promise, error))
+        else:
+            if scene.promise:
+                promises.append(Promise(Finding("", scene.promise, None), scene.start.placed[0]))
     return Traced(scene, run, promises)
