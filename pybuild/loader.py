@@ -85,15 +85,19 @@ def boot_sector(code: Mapping[str, FlatBinary], lba: int, loader: bytes, shift: 
     sectors = len(loader) >> shift
     if not 0 < sectors <= _MOST_SECTORS:
         raise AssertionError(f"a loader of {sectors} sectors")
-    symbols = {
+    return code[BOOT_SECTOR].bind(diskboot_symbols(loader, lba, shift))
+
+
+def diskboot_symbols(loader: bytes, lba: int, shift: int) -> dict[str, int]:
+    """What the boot sector that reads the loader is bound to; see boot_sector()."""
+    return {
         "loader_lba_low": lba & 0xFFFFFFFF,
         "loader_lba_high": lba >> 32,
-        "loader_sectors": sectors,
+        "loader_sectors": -(-len(loader) >> shift),
         "loader_size": len(loader),
         "loader_sum": loadtable.loader_sum(loader),
         "sector_shift": shift,
     }
-    return code[BOOT_SECTOR].bind(symbols)
 
 
 def _table_offset(loader: FlatBinary) -> int:

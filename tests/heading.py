@@ -9,7 +9,7 @@ from pybuild.emulate import headboot
 from pybuild.emulate.cpu import ContractError
 from pybuild.emulate.headboot import Boot
 from pybuild.emulate.machine import Hardware
-from pybuild.emulate.run import Outcome, run
+from pybuild.emulate.run import Outcome, execute
 
 
 def start(boot: Boot, hardware: Hardware | None = None, tree: Tree = TREE) -> Outcome:
@@ -17,15 +17,10 @@ def start(boot: Boot, hardware: Hardware | None = None, tree: Tree = TREE) -> Ou
     head, relocator = boot.placed(*(load(name, tree) for name in boot.sources))
     if hardware:  # what it may write when it stops
         head = dataclasses.replace(head, also=[*head.also, *hardware.writes])
-    begun = boot.start((head, relocator), hardware)
-    return run(
-        *begun.placed,
-        memory=begun.memory,
-        registers=begun.registers,
+    return execute(
+        boot.start((head, relocator), hardware),
         trace=boot.trace,
         budget=3_000_000 + 8 * boot.made.plan.len + 8 * boot.made.plan.initrd_size,
-        hardware=hardware,
-        paging=begun.paging,
     )
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from biosdisk import SECTOR, Image
+from pybuild.emulate.biosdisk import SECTOR, Image
 
 CD_SECTOR: Final = 2048
 FOR_EVER: Final = 1 << 30

@@ -8,11 +8,11 @@ import struct
 from dataclasses import dataclass, field
 from typing import Final
 
-from bios import Bios
-from biosdisk import SECTOR
 from idechannel import READY, Channel, Drive
 from unicorn.unicorn_py3.unicorn import Uc
 
+from pybuild.emulate.bios import Bios
+from pybuild.emulate.biosdisk import SECTOR
 from pybuild.emulate.cpu import ContractError
 
 INTEL: Final = 0x8086

@@ -3,15 +3,16 @@
 from typing import Any
 
 import pytest
-from biosdisk import Disk, Image
 from held import KIB, MIB, examples
 from hypothesis import given
 from hypothesis import strategies as st
 from idechannel import IDENTITY, Channel, Drive
 from idedrive import IdeBios
-from loading import Part, hold_loader, noise, plenty, run_loader, said, with_parts
+from loading import hold_loader, run_loader, said
 
+from pybuild.emulate.biosdisk import Disk, Image
 from pybuild.emulate.memory import TOP
+from pybuild.emulate.stages import Part, noise, plenty, with_parts
 
 pytestmark = pytest.mark.contract
 

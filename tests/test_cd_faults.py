@@ -3,15 +3,16 @@
 from pathlib import Path
 
 import pytest
-from biosdisk import Disk, Image
 from held import MIB, TREE
 from idechannel import IDENTITY, Channel, Drive
 from idedrive import IdeBios
-from loading import Part, hold_loader, noise, plenty, with_parts
+from loading import hold_loader
 from test_contract_faults import with_fault
 
 from pybuild.assembler import Tree
+from pybuild.emulate.biosdisk import Disk, Image
 from pybuild.emulate.cpu import ContractError
+from pybuild.emulate.stages import Part, noise, plenty, with_parts
 
 pytestmark = pytest.mark.contract
 

@@ -5,8 +5,6 @@ import re
 from pathlib import Path
 
 import pytest
-from bios import Bios
-from biosdisk import Disk, Image
 from held import (
     KIB,
     MIB,
@@ -23,17 +21,7 @@ from held import (
 )
 from hypothesis import Phase, assume, given, settings
 from hypothesis import strategies as st
-from loading import (
-    LOADER,
-    Part,
-    disk_of,
-    hold_diskboot,
-    hold_loader,
-    noise,
-    plenty,
-    table_address,
-    with_parts,
-)
+from loading import disk_of, hold_diskboot, hold_loader, table_address
 from nasm import ARCH
 from relocating import any_layouts
 
@@ -41,11 +29,14 @@ from pybuild import assembler, contract, loadtable
 from pybuild.assembler import Tree
 from pybuild.contract import GENERAL, LONG, SEGMENTS
 from pybuild.emulate.activation import Placed
+from pybuild.emulate.bios import Bios
+from pybuild.emulate.biosdisk import Disk, Image
 from pybuild.emulate.cpu import ContractError
 from pybuild.emulate.layouts import Layout
 from pybuild.emulate.memory import TOP, Memory
 from pybuild.emulate.paging import Paging
 from pybuild.emulate.run import run
+from pybuild.emulate.stages import LOADER, Part, noise, plenty, with_parts
 
 pytestmark = pytest.mark.contract
 

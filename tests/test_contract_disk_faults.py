@@ -6,28 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
-from bios import DISK_SPOILS, SPOILS, Bios
-from biosdisk import FLOPPY, FOR_EVER, Disk, Image
-from biosram import RESERVED, Ram, Range, usual
 from held import MIB, TREE
-from loading import (
-    DRIVE,
-    Part,
-    disk_of,
-    diskboot_symbols,
-    hold_diskboot,
-    hold_loader,
-    noise,
-    plenty,
-    run_diskboot,
-    run_loader,
-    with_parts,
-)
+from loading import disk_of, hold_diskboot, hold_loader, run_diskboot, run_loader
 from test_contract_faults import with_fault
 from unicorn import x86_const as x86
 
 from pybuild.assembler import Tree
+from pybuild.emulate.bios import DISK_SPOILS, SPOILS, Bios
+from pybuild.emulate.biosdisk import FLOPPY, FOR_EVER, Disk, Image
+from pybuild.emulate.biosram import RESERVED, Ram, Range, usual
 from pybuild.emulate.cpu import ContractError
+from pybuild.emulate.stages import DRIVE, Part, noise, plenty, with_parts
+from pybuild.loader import diskboot_symbols
 from pybuild.loadtable import Entry
 
 FLOPPY_MOTORS_OFF = 0x0C

@@ -1,23 +1,16 @@
 """The boot sector that reads the loader, on a simulated PC with every fault that it knows of."""
 
 import pytest
-from bios import DISK_SPOILS, SPOILS, Bios
-from biosdisk import FLOPPY, FOR_EVER, NOT_FOUND, SECTOR, TIMEOUT, Disk, Image
 from held import MIB, examples
 from hypothesis import given
 from hypothesis import strategies as st
-from loading import (
-    DRIVE,
-    LOADER,
-    disk_of,
-    diskboot_symbols,
-    hold_diskboot,
-    noise,
-    run_diskboot,
-    said,
-)
+from loading import disk_of, hold_diskboot, run_diskboot, said
 
+from pybuild.emulate.bios import DISK_SPOILS, SPOILS, Bios
+from pybuild.emulate.biosdisk import FLOPPY, FOR_EVER, NOT_FOUND, SECTOR, TIMEOUT, Disk, Image
 from pybuild.emulate.cpu import ContractError
+from pybuild.emulate.stages import DRIVE, LOADER, noise
+from pybuild.loader import diskboot_symbols
 
 pytestmark = pytest.mark.contract
 

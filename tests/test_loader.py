@@ -3,16 +3,17 @@
 from collections.abc import Callable
 
 import pytest
-from bios import DISK_SPOILS, SPOILS, Bios
-from biosdisk import FLOPPY, Disk, Image
 from held import KIB, MIB, examples
 from hypothesis import given
 from hypothesis import strategies as st
-from loading import BOOTSECT, DRIVE, Part, hold_loader, noise, plenty, with_parts
+from loading import hold_loader
 from unicorn import x86_const as x86
 
+from pybuild.emulate.bios import DISK_SPOILS, SPOILS, Bios
+from pybuild.emulate.biosdisk import FLOPPY, Disk, Image
 from pybuild.emulate.cpu import ContractError
 from pybuild.emulate.memory import TOP
+from pybuild.emulate.stages import BOOTSECT, DRIVE, Part, noise, plenty, with_parts
 
 pytestmark = pytest.mark.contract
 

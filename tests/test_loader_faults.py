@@ -3,13 +3,23 @@
 import re
 
 import pytest
-from bios import DISK_SPOILS, SPOILS, Bios
-from biosdisk import CRC_ERROR, FLOPPY, FOR_EVER, NOT_FOUND, SECTOR, TIMEOUT, Disk, Image
 from held import KIB, MIB
-from loading import DRIVE, Part, hold_loader, noise, plenty, run_loader, said, with_parts
+from loading import hold_loader, run_loader, said
 from unicorn import x86_const as x86
 
 from pybuild import loadtable
+from pybuild.emulate.bios import DISK_SPOILS, SPOILS, Bios
+from pybuild.emulate.biosdisk import (
+    CRC_ERROR,
+    FLOPPY,
+    FOR_EVER,
+    NOT_FOUND,
+    SECTOR,
+    TIMEOUT,
+    Disk,
+    Image,
+)
+from pybuild.emulate.stages import DRIVE, Part, noise, plenty, with_parts
 from pybuild.loadtable import Entry
 
 pytestmark = pytest.mark.contract

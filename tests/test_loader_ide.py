@@ -3,13 +3,15 @@
 from typing import Any
 
 import pytest
-from biosdisk import Disk, Image
 from held import KIB, MIB, examples
 from hypothesis import given
 from hypothesis import strategies as st
 from idechannel import Channel, Drive
 from idedrive import IdeBios
-from loading import DRIVE, Part, hold_loader, noise, plenty, with_parts
+from loading import hold_loader
+
+from pybuild.emulate.biosdisk import Disk, Image
+from pybuild.emulate.stages import DRIVE, Part, noise, plenty, with_parts
 
 pytestmark = pytest.mark.contract
 

@@ -4,15 +4,16 @@ import re
 from itertools import pairwise
 
 import pytest
-from bios import SPOILS, Bios
-from biosdisk import Disk, Image
-from biosram import RAM, RESERVED, Ram, Range, usable, usual
 from held import KIB, MIB, examples
 from hypothesis import given
 from hypothesis import strategies as st
-from loading import BOOTSECT, DRIVE, run_loader, said, with_parts
+from loading import run_loader, said
 
+from pybuild.emulate.bios import SPOILS, Bios
+from pybuild.emulate.biosdisk import Disk, Image
+from pybuild.emulate.biosram import RAM, RESERVED, Ram, Range, usable, usual
 from pybuild.emulate.memory import TOP
+from pybuild.emulate.stages import BOOTSECT, DRIVE, with_parts
 from pybuild.loadtable import Entry
 
 pytestmark = pytest.mark.contract

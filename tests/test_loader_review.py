@@ -5,31 +5,27 @@ import re
 from dataclasses import dataclass, replace
 
 import pytest
-from bios import _GATE_SIZE, _HIGH, Bios
-from biosdisk import FLOPPY, FOR_EVER, INVALID, SECTOR, Disk, Image
-from biosram import RESERVED, SMAP, Ram, Range
 from held import MIB, placed
-from loading import (
+from loading import BUDGET, disk_of, hold_loader, run_loader, said
+from unicorn import unicorn_const as uc_const
+
+from pybuild.emulate.bios import _GATE_SIZE, _HIGH, Bios
+from pybuild.emulate.biosdisk import FLOPPY, FOR_EVER, INVALID, SECTOR, Disk, Image
+from pybuild.emulate.biosram import RESERVED, SMAP, Ram, Range
+from pybuild.emulate.memory import Memory
+from pybuild.emulate.registers import Registers
+from pybuild.emulate.run import run
+from pybuild.emulate.stages import (
     BOOT_SECTOR,
-    BUDGET,
     DRIVE,
     LOADER,
     Part,
-    disk_of,
-    diskboot_symbols,
-    hold_loader,
     low_noise,
     noise,
     plenty,
-    run_loader,
-    said,
     with_parts,
 )
-from registers import Registers
-from unicorn import unicorn_const as uc_const
-
-from pybuild.emulate.memory import Memory
-from pybuild.emulate.run import run
+from pybuild.loader import diskboot_symbols
 from pybuild.loadtable import Entry
 
 pytestmark = pytest.mark.contract

@@ -1,5 +1,7 @@
 """Runs flat binaries and holds them to the contracts in their header comments."""
 
+import copy
+import dataclasses
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
@@ -62,12 +64,20 @@ def run(
         hardware: what serves its interrupts and ports; without it an interrupt breaks a contract.
         paging: what is mapped, in long mode.
         explain: whether an error names the source line that is to blame. That takes a second run,
-            step by step, which with `hardware` cannot be had.
+            step by step, of a copy of the hardware.
 
     Raises:
         ContractError: it broke its contract; the text says how.
     """
     start = Start((entered, *others), memory, registers, hardware, paging)
+    return execute(start, trace=trace, budget=budget, explain=explain)
+
+
+def execute(
+    start: Start, *, trace: bool = True, budget: int = 100_000, explain: bool = True
+) -> Outcome:
+    """The same for a run as it is to begin."""
+    spare = copy.deepcopy(start.hardware) if explain else None
     machine = Machine(start, trace)
     after = machine.run(budget)
     machine.hold_unchanged(after)
@@ -76,8 +86,8 @@ def run(
         if broken := next(filter(None, wrong), None):
             machine.fail(broken)
     if machine.violation:
-        can_explain = explain and hardware is None
-        raise _explained(machine.violation, start) if can_explain else machine.violation
+        again = dataclasses.replace(start, hardware=spare)
+        raise _explained(machine.violation, again) if explain else machine.violation
     return Outcome.of(machine, after)
 
 

@@ -4,9 +4,8 @@ import struct
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from registers import Registers
-
 from pybuild.emulate.cpu import ContractError
+from pybuild.emulate.registers import Registers
 
 SECTOR: Final = 512
 OK: Final = 0x00
@@ -45,11 +44,13 @@ class Image:
             self._written[number] = piece + self._pattern(number)[len(piece) :]
 
     def flip(self, lba: int, offset: int, bit: int) -> None:
+        """Changes one bit of a sector."""
         sector = bytearray(self.read(lba, 1))
         sector[offset] ^= 1 << bit
         self._written[lba] = bytes(sector)
 
     def read(self, lba: int, sectors: int) -> bytes:
+        """The bytes of so many sectors of 512."""
         return b"".join(self._written.get(i) or self._pattern(i) for i in range(lba, lba + sectors))
 
 
@@ -99,9 +100,11 @@ class Disk:
     _stuck: bool = False
 
     def count(self, function: int) -> int:
+        """How often a function, by its AH, was called."""
         return sum(call.function == function for call in self.calls)
 
     def reads(self) -> list[Call]:
+        """The calls that were to read."""
         return [call for call in self.calls if call.function in (_READ, _EDD_READ)]
 
     def serve(self, registers: Registers) -> None:

@@ -12,16 +12,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from biosdisk import Disk
-from biosram import Ram
-from registers import Registers
 from unicorn import unicorn_const as uc_const
 from unicorn import x86_const
 from unicorn.unicorn_py3.unicorn import Uc
 
 from pybuild.contract import GENERAL, SEGMENTS
+from pybuild.emulate.biosdisk import Disk
+from pybuild.emulate.biosram import Ram
 from pybuild.emulate.cpu import FLAGS, ContractError, Segment, State
 from pybuild.emulate.machine import REAL_MODE_VECTORS
+from pybuild.emulate.registers import Registers
 
 # What the worst BIOSes leave of the registers, all functions taken together.
 SPOILS: Final = frozenset(GENERAL) - {"esp"}
@@ -107,9 +107,10 @@ class Bios:
     _halts: int = 0
     _noise: random.Random = field(default_factory=lambda: random.Random(15))
 
-    # The hardware that emulator.run() asks for
+    # What machine.Hardware asks for
 
     def attach(self, uc: Uc) -> None:
+        """Adds its hooks, and shuts the A20 gate if it is to be."""
         self._uc = uc
         self._registers = Registers(uc)
         uc.hook_add(uc_const.UC_HOOK_INSN, self._in, None, 1, 0, x86_const.UC_X86_INS_IN)
@@ -126,9 +127,11 @@ class Bios:
                 uc.mem_map_ptr(at, _GATE_SIZE, uc_const.UC_PROT_ALL, ctypes.addressof(self._low))
 
     def detach(self) -> None:
+        """Opens the gate, so that all of memory can be read."""
         self._open_gate()
 
     def halted(self, now: State) -> None:
+        """A timer tick ends the HLT, if there can be one."""
         self._halts += 1
         if now.registers["if"] and not self.nmi_masked and self._halts < _FOR_GOOD:
             self._pass(1 / TICKS_A_SECOND)
@@ -136,6 +139,7 @@ class Bios:
             self.stopped = "halt"
 
     def interrupt(self, number: int, now: State) -> None:
+        """Serves it; raises ContractError if no PC would survive how it was asked."""
         self._halts = 0
         self._check_caller(number, now)
         self._use_stack(now)

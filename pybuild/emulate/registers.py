@@ -27,10 +27,12 @@ class Registers:
         self._uc.reg_write(self._number(name), value)
 
     def set_flags(self, mask: int, value: int) -> None:
+        """Changes the flags in the mask."""
         self["eflags"] = self["eflags"] & ~mask | value
 
     @property
     def carry(self) -> bool:
+        """CF."""
         return bool(self["eflags"] & _CF)
 
     @carry.setter
@@ -38,9 +40,11 @@ class Registers:
         self.set_flags(_CF, _CF if value else 0)
 
     def linear(self, segment: str, offset: str) -> int:
+        """The real-mode address in two registers."""
         return 16 * self[segment] + self[offset]
 
     def read(self, address: int, size: int) -> bytes:
+        """What is there; raises ContractError if no memory is."""
         try:
             return bytes(self._uc.mem_read(address, size))
         except UcError as error:

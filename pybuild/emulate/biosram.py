@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from registers import Registers
-
+from pybuild.emulate.cpu import ContractError
 from pybuild.emulate.memory import TOP
+from pybuild.emulate.registers import Registers
 
 RAM: Final = 1
 RESERVED: Final = 2
@@ -70,7 +70,8 @@ class Ram:
         ax = registers["ax"]
         self.calls.append(ax)
         if ax == 0xE820 and self.e820 is not None:
-            assert self.calls.count(ax) < _E820_MOST, "the memory map is read for ever"
+            if self.calls.count(ax) >= _E820_MOST:
+                raise ContractError("reads the memory map for ever")
             registers.carry = not self._entry(registers, self.e820)
         elif ax == 0xE801 and self.e801 is not None:
             for name, value in zip(("ax", "bx", "cx", "dx"), self.e801, strict=True):
