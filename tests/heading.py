@@ -20,6 +20,7 @@ def start(boot: Boot, hardware: Hardware | None = None, tree: Tree = TREE) -> Ou
     return execute(
         boot.start((head, relocator), hardware),
         trace=boot.trace,
+        explain=tree is TREE,  # what is wrong in another is known
         budget=3_000_000 + 8 * boot.made.plan.len + 8 * boot.made.plan.initrd_size,
     )
 

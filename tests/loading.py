@@ -34,7 +34,7 @@ def run_diskboot(
     """Runs the boot sector, from the BIOS's jump to the loader's first byte or to its end."""
     it = placed("real/diskboot", BOOT_SECTOR, symbols, tree)
     start = stages.start_diskboot(it, bios, edx=0x5A_0000 | dl, cs=cs)
-    return execute(start, budget=BUDGET)
+    return execute(start, budget=BUDGET, explain=tree is TREE)
 
 
 def hold_diskboot(
@@ -89,7 +89,9 @@ def run_loader(
         long_mode=long_mode,
     )
     size = sum(entry.size for entry in entries if entry.lba) + SECTOR
-    return start.placed[0], execute(start, trace=size <= TRACED, budget=BUDGET)
+    explain = tree is TREE  # what is wrong in another is known, and telling it takes time
+    trace = size <= TRACED
+    return start.placed[0], execute(start, trace=trace, budget=BUDGET, explain=explain)
 
 
 def hold_loader(

@@ -1,7 +1,7 @@
 """A head that stops: what it says on COM1 and on a VGA's screen, and how it waits."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NoReturn
 
 from heading import start
 from held import TREE
@@ -55,7 +55,7 @@ class Console:
         if set(cells[1::2][: len(self.shown)]) - {0x0F}:
             raise ContractError("what is on the screen is not white")
 
-    def interrupt(self, number: int, _now: State) -> None:
+    def interrupt(self, number: int, _now: State) -> NoReturn:
         raise ContractError(f"raises interrupt or exception {number:#x}")
 
     def halted(self, _now: State) -> None:

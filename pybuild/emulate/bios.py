@@ -138,9 +138,10 @@ class Bios:
         else:
             self.stopped = "halt"
 
-    def interrupt(self, number: int, now: State) -> None:
+    def interrupt(self, number: int, now: State) -> list[tuple[int, int]]:
         """Serves it; raises ContractError if no PC would survive how it was asked."""
         self._halts = 0
+        self._registers.wrote.clear()
         self._check_caller(number, now)
         self._use_stack(now)
         registers = self._registers
@@ -148,7 +149,7 @@ class Bios:
         if number in (0x18, 0x19):
             self.stopped = f"int {number:x}h"
             self._uc.emu_stop()
-            return
+            return self._registers.wrote
         if number not in _SERVED:
             raise ContractError(f"raises interrupt or exception {number:#x}")
         answers = _ANSWERS.get((number, registers["ah"]), _ANSWERS_OF_OTHERS)
@@ -156,6 +157,7 @@ class Bios:
             answers |= {"edx"}
         self._serve(number)
         self._spoil(number, answers)
+        return self._registers.wrote
 
     def _check_caller(self, number: int, now: State) -> None:
         what = f"calls int {number:x}h"

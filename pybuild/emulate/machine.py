@@ -59,8 +59,12 @@ class Hardware(Protocol):
     def attach(self, uc: Uc) -> None:
         """Adds its hooks to a machine whose memory is in place."""
 
-    def interrupt(self, number: int, now: State) -> None:
-        """Serves an interrupt, or raises ContractError: no PC would survive how it was asked."""
+    def interrupt(self, number: int, now: State) -> list[tuple[int, int]]:
+        """Serves an interrupt, and says what of memory it wrote for its caller.
+
+        Raises:
+            ContractError: no PC would survive how it was asked.
+        """
 
     def halted(self, now: State) -> None:
         """Passes the time until an interrupt ends the HLT, or stops."""
@@ -280,6 +284,9 @@ class Machine:
         if wrong := activation.wrong_on_leaving(now):
             self.fail(wrong)
 
+    def serve(self, written: list[tuple[int, int]]) -> None:
+        """Told what the hardware wrote as it served an interrupt."""
+
     def _enter(self, placed: Placed) -> None:
         self.active.append(Activation(placed, State.of(self.uc)))
         self.may_change += self.active[-1].writes
@@ -332,7 +339,7 @@ class Machine:
     def _on_interrupt(self, _uc: Uc, number: int, _data: object) -> None:
         now = State.of(self.uc)
         if self.hardware and not now.protected:
-            self.hardware.interrupt(number, now)
+            self.serve(self.hardware.interrupt(number, now))
         elif now.mode == "long64" and number == _PAGE_FAULT:
             at = self.uc.reg_read(x86_const.UC_X86_REG_CR2)
             self.fail(f"touches {at:#x}, which is not mapped")

@@ -15,6 +15,7 @@ class Registers:
 
     def __init__(self, uc: Uc) -> None:
         self._uc = uc
+        self.wrote: list[tuple[int, int]] = []  # the ranges of memory, in their order
 
     @staticmethod
     def _number(name: str) -> int:
@@ -52,6 +53,7 @@ class Registers:
 
     def write(self, address: int, data: bytes) -> None:
         """Unlike a write of the binary's own no hook sees it: the comparison afterwards does."""
+        self.wrote.append((address, address + len(data)))
         try:
             self._uc.mem_write(address, data)
         except UcError as error:

@@ -36,6 +36,7 @@ class Step:
         before: the registers, for registers_of().
         writes: the ranges written, [start, end], in their order.
         repeats: whether it is a string instruction with a `rep` prefix.
+        served: whether it is an interrupt that the hardware served; then the writes are its.
     """
 
     address: int
@@ -43,6 +44,7 @@ class Step:
     before: bytes
     repeats: bool
     writes: list[list[int]] = field(default_factory=list)
+    served: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,9 +135,15 @@ class _Recorder(Machine):
         """Keeps it, for the verdict."""
         self.left.append((activation, now, len(self.steps)))
 
+    def serve(self, written: list[tuple[int, int]]) -> None:
+        """Keeps it, with the instruction that asked for it."""
+        self.steps[-1].served = True
+        self.steps[-1].writes += map(list, written)
+
     def go(self, address: int, budget: int, until: int | None = None) -> None:
         """Runs on from an address; what repeats for long runs without hooks."""
-        self._add_hooks()
+        if not self._hooks:  # it goes on behind each HLT
+            self._add_hooks()
         super().go(address, budget, until)
         while self._long and not self.violation:
             at, code = self._long
@@ -143,6 +151,7 @@ class _Recorder(Machine):
             before = State.of(self.uc)
             for hook in self._hooks:
                 self.uc.hook_del(hook)
+            self._hooks.clear()
             self.uc.ctl_flush_tb()  # the code that was translated with the hooks
             super().go(at, 0, at + len(code))
             self.steps[-1].writes += _written(code, before, State.of(self.uc))

@@ -56,6 +56,10 @@ def unlike(run: Recorded, promise: str, error: ContractError) -> Promise:
     """A promise that is in no contract and was not kept, with the line that wrote the byte."""
     finding = Finding("", promise, str(error))
     placed = run.machine.placed[0]
+    hardware = run.machine.hardware
+    if hardware and hardware.stopped:
+        line = _line(run, len(run.steps) - 1)
+        return Promise(finding, placed, f"at {line}", line)
     index = None if error.at is None else run.last_write(error.at)
     if index is None:
         return Promise(finding, placed)
@@ -113,9 +117,10 @@ def _since(run: Recorded, index: int, value: int, register: str) -> str:
 def _wrong_writes(run: Recorded) -> list[Promise]:
     """One for each line that wrote where nothing may be written; else that none did."""
     first = run.machine.placed[0]
+    own = run.machine.hardware.writes if run.machine.hardware else ()
     found: dict[int, tuple[int, Step, list[int]]] = {}
     for index, step in enumerate(run.steps):
-        allowed = step.activation.writes
+        allowed = [*step.activation.writes, *own]
         for low, high in step.writes:
             if outside := _outside(low, high, allowed):
                 _, _, whole = found.setdefault(step.address, (index, step, outside))
@@ -126,7 +131,8 @@ def _wrong_writes(run: Recorded) -> list[Promise]:
     for index, step, (low, high) in found.values():
         placed = step.activation.placed
         size = high - low
-        wrong = f"writes {low:#x}..{high:#x}, outside of what it declares"
+        writes = "has the BIOS write" if step.served else "writes"
+        wrong = f"{writes} {low:#x}..{high:#x}, outside of what it declares"
         finding = Finding("writes", f"{size} byte{'s' * (size > 1)} outside", wrong)
         line = where(placed, step.address)
         promises.append(Promise(finding, placed, f"at {line}{_downwards(run, index)}", line))

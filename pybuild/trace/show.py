@@ -94,6 +94,8 @@ def _row(traced: Traced, depth: int, row: Row, width: int) -> str:
 def _effects(traced: Traced, row: Row) -> Iterator[str]:
     for name, (old, new) in _changed(traced, row).items():
         yield f"{name} {old:#x} -> {new:#x}"
+    if traced.run.steps[row.first].served and row.writes:
+        yield "the BIOS:"
     for low, high in row.writes[:_MOST_RANGES]:
         yield f"[{low:#x}..{high:#x}]"
     if len(row.writes) > _MOST_RANGES:
@@ -143,6 +145,7 @@ def _json_row(traced: Traced, node: Node) -> dict[str, object]:
         **({"file": line.file, "line": line.number, "source": line.text} if line else {}),
         "registers": _changed(traced, node),
         "writes": node.writes,
+        "bios": run.steps[node.first].served,
     }
 
 
