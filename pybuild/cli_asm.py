@@ -31,7 +31,8 @@ def trace(context: click.Context, source: Path, given: tuple[str, ...], *, as_js
     What is not set comes from the contract. A source that `moves` is run with three moves, unless
     src or dst is set: apart, and overlapping either way; the first that breaks the contract is
     shown. Other symbols get addresses 1 MiB apart, sizes of 4 KiB and values that differ, within
-    the ranges of their `reads` lines. Registers and memory hold patterns.
+    the ranges of their `reads` lines. Registers and memory hold patterns. A head runs in a kernel
+    image made for it, the disk loader's stages on a simulated PC with a BIOS and a drive.
     """
     import json
 

@@ -85,8 +85,12 @@ def hold_diskboot(outcome: Outcome, bios: Bios, loader: bytes, drive: int, shift
     if found != loader:
         at = next(i for i, byte in enumerate(found) if byte != loader[i])
         raise ContractError("real/diskboot enters something else than the loader", LOADER + at)
-    if (outcome.registers["edx"] & 0xFF, outcome.registers["ecx"] & 0xFF) != (drive, shift):
-        raise ContractError(f"real/diskboot enters the loader with {outcome.registers}")
+    dl, cl = (outcome.registers[name] & 0xFF for name in ("edx", "ecx"))
+    if (dl, cl) != (drive, shift):
+        raise ContractError(
+            f"real/diskboot enters the loader with dl={dl:#x} and cl={cl:#x}, "
+            f"expected {drive:#x} and {shift:#x}"
+        )
     if bios.screen or bios.serial:
         raise ContractError(f"real/diskboot says {bios.screen!r} when all is well")
 
@@ -140,7 +144,10 @@ def hold_loader(
         expected.write(part.address, part.data)
     if (wrong := expected.first_difference(outcome.after)) is not None:
         raise ContractError(f"real/loader: {wrong:#x} is not as expected, of {parts}", wrong)
-    if outcome.registers["edx"] & 0xFF != drive:
-        raise ContractError(f"real/loader enters the boot sector with {outcome.registers}")
+    dl = outcome.registers["edx"] & 0xFF
+    if dl != drive:
+        raise ContractError(
+            f"real/loader enters the boot sector with dl={dl:#x}, expected {drive:#x}"
+        )
     if quiet and (bios.screen or bios.serial):
         raise ContractError(f"real/loader says {bios.screen!r} when all is well")

@@ -137,8 +137,11 @@ class _Recorder(Machine):
 
     def serve(self, written: list[tuple[int, int]]) -> None:
         """Keeps it, with the instruction that asked for it."""
+        own = self.hardware.writes if self.hardware else ()
         self.steps[-1].served = True
-        self.steps[-1].writes += map(list, written)
+        for start, end in written:
+            if not any(low <= start and end <= high for low, high in own):
+                self.steps[-1].writes.append([start, end])
 
     def go(self, address: int, budget: int, until: int | None = None) -> None:
         """Runs on from an address; what repeats for long runs without hooks."""

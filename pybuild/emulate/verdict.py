@@ -60,11 +60,9 @@ def unlike(run: Recorded, promise: str, error: ContractError) -> Promise:
     if hardware and hardware.stopped:
         line = _line(run, len(run.steps) - 1)
         return Promise(finding, placed, f"at {line}", line)
-    index = None if error.at is None else run.last_write(error.at)
-    if index is None:
+    if error.at is None:
         return Promise(finding, placed)
-    line = _line(run, index)
-    return Promise(finding, placed, f"last written at {line}", line)
+    return Promise(finding, placed, *_writer(run, error.at))
 
 
 def _ended(run: Recorded) -> Iterator[Promise]:
@@ -117,10 +115,9 @@ def _since(run: Recorded, index: int, value: int, register: str) -> str:
 def _wrong_writes(run: Recorded) -> list[Promise]:
     """One for each line that wrote where nothing may be written; else that none did."""
     first = run.machine.placed[0]
-    own = run.machine.hardware.writes if run.machine.hardware else ()
     found: dict[int, tuple[int, Step, list[int]]] = {}
     for index, step in enumerate(run.steps):
-        allowed = [*step.activation.writes, *own]
+        allowed = step.activation.writes
         for low, high in step.writes:
             if outside := _outside(low, high, allowed):
                 _, _, whole = found.setdefault(step.address, (index, step, outside))
@@ -166,19 +163,25 @@ def _effects(run: Recorded, activation: Activation) -> Iterator[Promise]:
         if effect.at is None:
             yield Promise(effect.finding, placed)
             continue
-        index = run.last_write(effect.at)
-        if index is not None:
-            line = _line(run, index)
-            yield Promise(effect.finding, placed, f"last written at {line}", line)
-            continue
-        beside = [run.last_write(effect.at - 1), run.last_write(effect.at + 1)]
-        near = next((index for index in beside if index is not None), None)
-        promised = contract_line(placed, effect.line)
-        line = promised if near is None else _line(run, near)
-        why = f"nothing writes it; what is beside it was written at {line}"
-        if near is None:
-            why = f"nothing writes it, but {promised.file}:{promised.number} promises that"
+        why, line = _writer(run, effect.at)
+        if line is None:
+            line = contract_line(placed, effect.line)
+            why += f", but {line.file}:{line.number} promises that"
         yield Promise(effect.finding, placed, why, line)
+
+
+def _writer(run: Recorded, at: int) -> tuple[str, Where | None]:
+    """Which line wrote a byte, or what is beside it; no line if none did."""
+    index = run.last_write(at)
+    if index is not None:
+        line = _line(run, index)
+        return f"last written at {line}", line
+    beside = [run.last_write(at - 1), run.last_write(at + 1)]
+    near = next((index for index in beside if index is not None), None)
+    if near is None:
+        return "nothing writes it", None
+    line = _line(run, near)
+    return f"nothing writes it; what is beside it was written at {line}", line
 
 
 def _line(run: Recorded, index: int) -> Where | None:

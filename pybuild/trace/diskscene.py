@@ -1,4 +1,7 @@
-"""The disk loader's two stages on a PC with one disk that has what they read: all goes well."""
+"""The disk loader's two stages on a PC with one drive, which has what they read: all goes well.
+
+But that the BIOS leaves noise wherever one that is out there may leave something.
+"""
 
 from collections.abc import Mapping
 from typing import Final
@@ -9,7 +12,7 @@ from pybuild.bootproto import SECTOR
 from pybuild.contract import Contract
 from pybuild.emulate import stages
 from pybuild.emulate.activation import Placed
-from pybuild.emulate.bios import Bios
+from pybuild.emulate.bios import DISK_SPOILS, SPOILS, Bios
 from pybuild.emulate.biosdisk import Disk, Image
 from pybuild.emulate.stages import DRIVE, LOADER, Part, noise
 from pybuild.errors import InputError
@@ -60,7 +63,7 @@ def _diskboot(tree: Tree, terms: Contract, values: Mapping[str, int]) -> Scene:
     lba = values["loader_lba_high"] << 32 | values["loader_lba_low"]
     disk = _disk(shift, lba + 1)
     disk.image.put(lba << shift >> loader.DISK_SHIFT, read)
-    bios = Bios({DRIVE: disk})
+    bios = _bios(DRIVE, disk)
     symbols = loader.diskboot_symbols(read, lba, shift)
     placed = Placed(terms, tree.load(loader.BOOT_SECTOR), stages.BOOT_SECTOR, symbols)
     return Scene(
@@ -75,7 +78,7 @@ def _loader(tree: Tree, terms: Contract, values: Mapping[str, int]) -> Scene:
     """It reads two parts, and the boot sector that it enters."""
     ecx, edx = values.get("ecx", loader.DISK_SHIFT), values.get("edx", DRIVE)
     shift, drive = _shift("ecx", ecx & 0xFF), edx & 0xFF
-    bios = Bios({drive: stages.with_parts(_disk(shift, 0), *_PARTS)}, stages.plenty())
+    bios = _bios(drive, stages.with_parts(_disk(shift, 0), *_PARTS))
     binary = tree.load(loader.LOADER)
     symbols = {
         "table": LOADER + align_up(len(binary.code), loadtable.ALIGNMENT),
@@ -91,6 +94,10 @@ def _loader(tree: Tree, terms: Contract, values: Mapping[str, int]) -> Scene:
         lambda outcome: stages.hold_loader(outcome, bios, start.placed[0], _PARTS, drive),
         "the parts are where they belong, and nothing is said",
     )
+
+
+def _bios(drive: int, disk: Disk) -> Bios:
+    return Bios({drive: disk}, stages.plenty(), spoils=SPOILS, disk_spoils=DISK_SPOILS)
 
 
 def _shift(name: str, shift: int) -> int:

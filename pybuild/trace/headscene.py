@@ -20,7 +20,7 @@ from pybuild.splice import HEAD_32, HEAD_64
 from pybuild.trace.scene import Scene, check_open
 
 NAMES: Final = (HEAD_32, HEAD_64)
-_ADDRESS: Final = 0x400000  # where the image is loaded
+_ADDRESS: Final = 0x102000  # where the image is loaded: the initrd is where the kernel is to run
 _CMDLINE: Final = (0x98000, b"console=ttyS0")  # the loader's
 _E820: Final = (
     (0, 0x9FC00, RAM),
@@ -30,7 +30,7 @@ _E820: Final = (
 _USUAL: Final = {
     "len": 0x1237,
     "follows": 0,
-    "init_size": 0,
+    "init_size": 0x8000,
     "replace": 0,
     "cmdline_length": 0x13,
     "initrd_size": 0x765,
@@ -114,7 +114,7 @@ def _kernel(values: Mapping[str, int], noise: random.Random) -> Kernel:
         "xloadflags": bootproto.XLF_KERNEL_64 | flags,
         "cmdline_size": 0x7FF,
         "pref_address": BZIMAGE_LOAD_ADDRESS,
-        "init_size": values["init_size"] or values["len"],
+        "init_size": values["init_size"],
     }
     for field in bootproto.FIELDS:
         if field.exists(_VERSION, _HEADER_END):

@@ -2,7 +2,8 @@
 
 What is not set comes from the contract. A source that `moves` is run with three moves: apart, and
 overlapping either way. Any other gets addresses 1 MiB apart, sizes of 4 KiB and values that differ,
-each within the range of its `reads` line. Memory is noise.
+each within the range of its `reads` line. Memory is noise. What runs only inside of something has a
+module of its own that makes that.
 """
 
 import dataclasses

@@ -1,5 +1,6 @@
 """A trace as text and as JSON: the rows of a run, and the verdict."""
 
+import itertools
 from collections.abc import Iterator
 from typing import Final
 
@@ -11,6 +12,7 @@ from pybuild.trace import Traced
 from pybuild.trace.folding import Loop, Node, Row, fold
 
 _MOST_ROWS: Final = 400  # of one run; of a longer one the first and the last are shown
+_FEW_ROWS: Final = 3  # and more are one, in a run of too many, if they were there before
 _MOST_RANGES: Final = 4
 
 
@@ -65,12 +67,35 @@ def _scene(traced: Traced) -> str:
 def _rows(traced: Traced) -> Iterator[str]:
     rows = list(_flat(fold(traced.run.steps), 0))
     width = max((len(f"{row.address:x}") for _, row in rows), default=0)
+    groups = [[row] for row in rows] if len(rows) <= _MOST_ROWS else list(_grouped(rows))
     half = _MOST_ROWS // 2
-    for number, (times, row) in enumerate(rows):
-        if len(rows) <= _MOST_ROWS or number < half or number >= len(rows) - half:
-            yield _row(traced, times, row, width)
-        elif number == half:
-            yield f"  ... {len(rows) - _MOST_ROWS} more rows ..."
+    for number, group in enumerate(groups):
+        if half <= number < len(groups) - half:
+            if number == half:
+                yield f"  ... {len(groups) - _MOST_ROWS} more rows ..."
+        elif len(group) > 1:
+            at = f"{group[0][1].address:0{width}x}"
+            yield f"  {at} ... {len(group)} rows of lines shown above ..."
+        else:
+            [(depth, row)] = group
+            yield _row(traced, depth, row, width)
+
+
+def _grouped(rows: list[tuple[int, Row]]) -> Iterator[list[tuple[int, Row]]]:
+    """Each row, or those in a row, some at least, of instructions that were there before."""
+    seen: set[int] = set()
+    for is_old, group in itertools.groupby(rows, lambda each: _is_old(each[1], seen)):
+        again = list(group)
+        if is_old and len(again) >= _FEW_ROWS:
+            yield again
+        else:
+            yield from ([each] for each in again)
+
+
+def _is_old(row: Row, seen: set[int]) -> bool:
+    is_old = row.address in seen
+    seen.add(row.address)
+    return is_old
 
 
 def _flat(nodes: list[Node], depth: int) -> Iterator[tuple[int, Row]]:
@@ -92,10 +117,10 @@ def _row(traced: Traced, depth: int, row: Row, width: int) -> str:
 
 
 def _effects(traced: Traced, row: Row) -> Iterator[str]:
+    if traced.run.steps[row.first].served:
+        yield "the BIOS:"
     for name, (old, new) in _changed(traced, row).items():
         yield f"{name} {old:#x} -> {new:#x}"
-    if traced.run.steps[row.first].served and row.writes:
-        yield "the BIOS:"
     for low, high in row.writes[:_MOST_RANGES]:
         yield f"[{low:#x}..{high:#x}]"
     if len(row.writes) > _MOST_RANGES:
