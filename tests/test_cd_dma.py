@@ -13,7 +13,7 @@ from loading import Part, hold_loader, noise, plenty, run_loader, said, with_par
 
 from pybuild.emulate.memory import TOP
 
-pytestmark = pytest.mark.contract
+pytestmark = pytest.mark.contract("real/loader")
 
 CD = 0xE0
 SECTORS = 1 << 22  # of 512 bytes

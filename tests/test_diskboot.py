@@ -19,7 +19,7 @@ from loading import (
 
 from pybuild.emulate.cpu import ContractError
 
-pytestmark = pytest.mark.contract
+pytestmark = pytest.mark.contract("real/diskboot")
 
 LOADER_LIMIT = 0x4000
 GEOMETRIES = {"floppy": FLOPPY, "16/63": (1024, 16, 63), "255/63": (1024, 255, 63)}

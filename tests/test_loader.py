@@ -14,7 +14,7 @@ from unicorn import x86_const as x86
 from pybuild.emulate.cpu import ContractError
 from pybuild.emulate.memory import TOP
 
-pytestmark = pytest.mark.contract
+pytestmark = pytest.mark.contract("real/loader")
 
 SIZES = (
     *(0, 1, 15, 16, 511, 512, 513, 2047, 2048, 2049),

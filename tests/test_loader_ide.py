@@ -11,7 +11,7 @@ from idechannel import Channel, Drive
 from idedrive import IdeBios
 from loading import DRIVE, Part, hold_loader, noise, plenty, with_parts
 
-pytestmark = pytest.mark.contract
+pytestmark = pytest.mark.contract("real/loader")
 
 SECTORS = 1 << 23
 A_PART = Part(0x901, 2 * MIB, noise(150 * KIB + 77))

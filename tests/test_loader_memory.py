@@ -15,7 +15,7 @@ from loading import BOOTSECT, DRIVE, run_loader, said, with_parts
 from pybuild.emulate.memory import TOP
 from pybuild.loadtable import Entry
 
-pytestmark = pytest.mark.contract
+pytestmark = pytest.mark.contract("real/loader")
 
 TOO_LITTLE = (
     r"bootsplice: too little memory: (.*) needs 0x([0-9A-F]+) to 0x([0-9A-F]+), "

@@ -32,7 +32,7 @@ from pybuild.emulate.memory import Memory
 from pybuild.emulate.run import run
 from pybuild.loadtable import Entry
 
-pytestmark = pytest.mark.contract
+pytestmark = pytest.mark.contract("real/loader")
 
 LBA = 0x901
 A_PART = Part(LBA, 2 * MIB, noise(150 * 1024 + 77))
