@@ -83,6 +83,18 @@ def contract(c: Context) -> None:
 
 
 @task
+def watch(_: Context) -> None:
+    """On each save in asm/: assemble what changed, trace it, run its contract tests."""
+    pytest = _tool("pytest")
+    from rich.console import Console
+
+    from pybuild import editloop
+
+    with reported(_fail):
+        editloop.run(assembler.Tree(paths.ROOT, paths.BUILD), pytest, Console())
+
+
+@task
 def test(c: Context) -> None:
     """Run the test suite, in parallel; without the tests that `soak` is for."""
     c.run(f"{_tool('pytest')} -n auto --dist worksteal -m 'not soak'", pty=False)

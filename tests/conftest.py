@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from booting import Made, make, named
 from command import fill
-from hypothesis import settings
+from hypothesis import Phase, settings
 from intodisk import LAYOUTS, Payload, disk_of, small_payload
 from missing import missing
 
@@ -19,7 +19,46 @@ from pybuild.xen import dom0, lab
 pytest.register_assert_rewrite("probes")
 # How long an example takes says nothing: the machine may be busy.
 settings.register_profile("bootsplice", deadline=None)
+settings.register_profile("editing", deadline=None, phases=[Phase.explicit, Phase.generate])
 settings.load_profile("bootsplice")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--source",
+        action="append",
+        default=[],
+        metavar="ARCH/NAME",
+        help="run only the contract tests of this source in asm/; may be given repeatedly",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """With --source somebody waits for the first counterexample, and not for the smallest."""
+    if config.getoption("source"):
+        settings.load_profile("editing")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With --source, what has no contract tests need not be imported."""
+    if config.getoption("source") and collection_path.suffix == ".py":
+        return b"pytest.mark.contract" not in collection_path.read_bytes() or None
+    return None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    chosen = set(config.getoption("source"))
+    if chosen:
+        config.hook.pytest_deselected(items=[item for item in items if not chosen & about(item)])
+        items[:] = [item for item in items if chosen & about(item)]
+
+
+def about(item: pytest.Item) -> set[str]:
+    """The sources that a contract test is about: its marks name them, or its parameter `name`."""
+    names = {str(name) for mark in item.iter_markers("contract") for name in mark.args}
+    if isinstance(item, pytest.Function) and hasattr(item, "callspec"):
+        names.add(str(item.callspec.params.get("name")))
+    return names
 
 
 @pytest.fixture(scope="session", autouse=True)

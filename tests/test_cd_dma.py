@@ -14,7 +14,7 @@ from pybuild.emulate.biosdisk import Disk, Image
 from pybuild.emulate.memory import TOP
 from pybuild.emulate.stages import Part, noise, plenty, with_parts
 
-pytestmark = pytest.mark.contract
+pytestmark = pytest.mark.contract("real/loader")
 
 CD = 0xE0
 SECTORS = 1 << 22  # of 512 bytes

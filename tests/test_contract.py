@@ -126,6 +126,7 @@ def test_relocator_moves_megabytes_by_a_little(name: str) -> None:
 # The boot sector
 
 
+@pytest.mark.contract("real/bootsect")
 @examples(120)
 @given(data=st.data())
 def test_bootsect_loads_the_register_state(data: st.DataObject) -> None:
@@ -138,6 +139,7 @@ def test_bootsect_loads_the_register_state(data: st.DataObject) -> None:
 # The boot sector that reads the loader, and the loader
 
 
+@pytest.mark.contract("real/diskboot")
 @examples(60)
 @given(data=st.data())
 def test_diskboot_enters_what_its_symbols_say(data: st.DataObject) -> None:
@@ -154,6 +156,7 @@ def test_diskboot_enters_what_its_symbols_say(data: st.DataObject) -> None:
     hold_diskboot(loader, lba, Bios({drive: disk}), boots=drive, dl=drive, symbols=symbols)
 
 
+@pytest.mark.contract("real/loader")
 @examples(30)
 @given(data=st.data())
 def test_loader_works_wherever_its_table_and_its_buffer_are(data: st.DataObject) -> None:
@@ -172,6 +175,7 @@ def test_loader_works_wherever_its_table_and_its_buffer_are(data: st.DataObject)
 # The early stage with the relocator
 
 
+@pytest.mark.contract("real/early")
 @examples(60)
 @given(layout=early_layouts())
 def test_early_moves_the_kernel_and_enters_setup(layout: EarlyLayout) -> None:

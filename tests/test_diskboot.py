@@ -12,7 +12,7 @@ from pybuild.emulate.cpu import ContractError
 from pybuild.emulate.stages import DRIVE, LOADER, noise
 from pybuild.loader import diskboot_symbols
 
-pytestmark = pytest.mark.contract
+pytestmark = pytest.mark.contract("real/diskboot")
 
 LOADER_LIMIT = 0x4000
 GEOMETRIES = {"floppy": FLOPPY, "16/63": (1024, 16, 63), "255/63": (1024, 255, 63)}

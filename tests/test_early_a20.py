@@ -15,7 +15,7 @@ from unicorn.unicorn_py3.unicorn import Uc
 from pybuild import paths
 from pybuild.assembler import Tree
 
-pytestmark = pytest.mark.contract
+pytestmark = pytest.mark.contract("real/early")
 
 EARLY = Tree(paths.ROOT, paths.BUILD)
 BASE, RELOCATOR, SETUP_CS = 0x99010, 0x200000, 0x9020

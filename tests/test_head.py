@@ -15,7 +15,7 @@ from pybuild.emulate.memory import PAGE, TOP
 from pybuild.emulate.paging import HIGHEST
 from pybuild.headplan import ENTRY_64
 
-pytestmark = pytest.mark.contract
+pytestmark = pytest.mark.contract("i386/head", "x86_64/head")
 
 both = pytest.mark.parametrize("bits", [32, 64])
 

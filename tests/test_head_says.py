@@ -11,7 +11,7 @@ from pybuild.bootproto import XLF_KERNEL_64
 from pybuild.emulate.headboot import RAM, Boot
 from pybuild.emulate.memory import PAGE, TOP
 
-pytestmark = pytest.mark.contract
+pytestmark = pytest.mark.contract("i386/head", "x86_64/head")
 
 both = pytest.mark.parametrize("bits", [32, 64])
 AT = 0x400000

@@ -15,7 +15,7 @@ from pybuild.emulate.cpu import ContractError
 from pybuild.emulate.memory import TOP
 from pybuild.emulate.stages import BOOTSECT, DRIVE, Part, noise, plenty, with_parts
 
-pytestmark = pytest.mark.contract
+pytestmark = pytest.mark.contract("real/loader")
 
 SIZES = (
     *(0, 1, 15, 16, 511, 512, 513, 2047, 2048, 2049),

@@ -13,7 +13,7 @@ from loading import hold_loader
 from pybuild.emulate.biosdisk import Disk, Image
 from pybuild.emulate.stages import DRIVE, Part, noise, plenty, with_parts
 
-pytestmark = pytest.mark.contract
+pytestmark = pytest.mark.contract("real/loader")
 
 SECTORS = 1 << 23
 A_PART = Part(0x901, 2 * MIB, noise(150 * KIB + 77))

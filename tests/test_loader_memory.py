@@ -16,7 +16,7 @@ from pybuild.emulate.memory import TOP
 from pybuild.emulate.stages import BOOTSECT, DRIVE, with_parts
 from pybuild.loadtable import Entry
 
-pytestmark = pytest.mark.contract
+pytestmark = pytest.mark.contract("real/loader")
 
 TOO_LITTLE = (
     r"bootsplice: too little memory: (.*) needs 0x([0-9A-F]+) to 0x([0-9A-F]+), "

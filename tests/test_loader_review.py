@@ -28,7 +28,7 @@ from pybuild.emulate.stages import (
 from pybuild.loader import diskboot_symbols
 from pybuild.loadtable import Entry
 
-pytestmark = pytest.mark.contract
+pytestmark = pytest.mark.contract("real/loader")
 
 LBA = 0x901
 A_PART = Part(LBA, 2 * MIB, noise(150 * 1024 + 77))

@@ -81,7 +81,7 @@ def test_tables_are_no_large_range() -> None:
         tables_size(1 << 48, 0)
 
 
-@pytest.mark.contract
+@pytest.mark.contract("x86_64/relocator")
 @pytest.mark.parametrize("la57", [False, True], ids=["4 levels", "5 levels"])
 @pytest.mark.parametrize("border", [4 * GIB, HALF_TIB])
 def test_the_relocator_takes_as_many_tables_as_it_must(la57: bool, border: int) -> None:
@@ -130,7 +130,7 @@ extern end
 """
 
 
-@pytest.mark.contract
+@pytest.mark.contract("x86_64/relocator")
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [

@@ -23,15 +23,18 @@ def text(traced: list[Traced]) -> Iterator[str]:
     yield from _rows(shown)
     yield ""
     for each in traced:
-        title = f" ({each.title})" if each.title else ""
         if each is not shown:
-            yield f"{_name(each)}{title}: contract {'kept' if each.kept else 'BROKEN'}"
-            yield from (f"  BROKEN  {_promise(each, promise)}" for promise in each.broken)
-    title = f" ({shown.title})" if shown.title else ""
-    yield f"{_name(shown)}{title}: contract {'kept' if shown.kept else 'BROKEN'}"
+            yield from _outcome(each)
+    yield _headline(shown)
     for promise in shown.promises:
         verdict = "BROKEN" if promise.finding.wrong else "ok    "
         yield f"  {verdict}  {_promise(shown, promise)}"
+
+
+def verdicts(traced: list[Traced]) -> Iterator[str]:
+    """Of each run whether the contract was kept, and what was not."""
+    for each in traced:
+        yield from _outcome(each)
 
 
 def as_json(traced: list[Traced]) -> list[dict[str, object]]:
@@ -54,6 +57,16 @@ def as_json(traced: list[Traced]) -> list[dict[str, object]]:
 
 def _name(traced: Traced) -> str:
     return traced.scene.start.placed[0].binary.name
+
+
+def _headline(traced: Traced) -> str:
+    title = f" ({traced.title})" if traced.title else ""
+    return f"{_name(traced)}{title}: contract {'kept' if traced.kept else 'BROKEN'}"
+
+
+def _outcome(traced: Traced) -> Iterator[str]:
+    yield _headline(traced)
+    yield from (f"  BROKEN  {_promise(traced, promise)}" for promise in traced.broken)
 
 
 def _scene(traced: Traced) -> str:
