@@ -14,9 +14,12 @@ from test_head_faults import with_fault
 
 from pybuild import assembler
 from pybuild.assembler import Tree
+from pybuild.emulate.cpu import ContractError
+from pybuild.emulate.run import execute
 from pybuild.errors import InputError
 from pybuild.paths import ROOT
 from pybuild.trace import Traced, diskscene, headscene, show, traces
+from pybuild.trace.scenes import scenes
 from pybuild.trace.show import _MOST_ROWS
 
 pytestmark = pytest.mark.contract
@@ -129,7 +132,8 @@ def test_what_the_bios_does_is_a_row(found: Mapping[str, Traced]) -> None:
     [row] = [line for line in show.text([found["real/diskboot"]]) if " int 0x13 " in line]
     size = -(-found["real/diskboot"].scene.start.placed[0].symbols["loader_size"] // 512) * 512
     assert re.search(
-        rf"  the BIOS:  eax 0x\w+ -> 0x\w+ .* df 0x0 -> 0x1  if .*\[0x1000\.\.{0x1000 + size:#x}\]", row
+        rf"  the BIOS:  eax 0x\w+ -> 0x\w+ .* df 0x0 -> 0x1  if .*\[0x1000\.\.{0x1000 + size:#x}\]",
+        row,
     )
     rows = show.as_json([found["real/diskboot"]])[0]["rows"]
     assert isinstance(rows, list)
@@ -204,6 +208,14 @@ def test_a_fault_is_found_and_its_line(tmp_path: Path, fault: Fault) -> None:
     assert (tree.root / line.file).read_text().splitlines()[line.number - 1].strip() == line.text
     assert any(f"BROKEN  {promise.finding.keyword:<9}" in row and str(line) in row
                for row in show.text([traced]))  # fmt: skip
+
+
+def test_an_error_of_the_contract_tests_names_the_line(tmp_path: Path) -> None:
+    """It takes a second run, on a BIOS that knows nothing of the first."""
+    fault = next(fault for fault in FAULTS if "int 0x13" in fault.blamed)
+    [scene] = scenes(stages_with(tmp_path, fault), fault.name, {})
+    with pytest.raises(ContractError, match=r"asm/real/diskboot\.asm:\d+: int 0x13$"):
+        execute(scene.start)
 
 
 def stages_with(root: Path, fault: Fault) -> Tree:

@@ -6,6 +6,7 @@ comes from the plan for it, so only what a kernel or its user decides can be set
 
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from pybuild import bootproto, contract, kernel
@@ -39,7 +40,7 @@ _USUAL: Final = {
 }
 _MOST: Final = 1 << 28  # bytes of a kernel, of what it needs and of an initrd
 _VERSION: Final = 0x20F
-_HEADER_END: Final = 0x264 + 8
+_HEADER_END: Final = 0x26C  # of that version
 _SHORT_JUMP: Final = 0xEB  # the low byte of the header's jump (boot.rst)
 _SETUP_SECTS: Final = 1
 
@@ -71,21 +72,22 @@ def scene(tree: Tree, name: str, given: Mapping[str, int]) -> Scene:
         move="hook",
     )
     registers = {key: value for key, value in given.items() if key in terms.registers}
-    boot = Boot(64 if name == HEAD_64 else 32, made, _ADDRESS, cmdline=_CMDLINE, e820=_E820)
-    pointer = registers.pop(boot.pointer, boot.boot_params)
     boot = Boot(
-        boot.bits, made, _ADDRESS, pointer, cmdline=_CMDLINE, e820=_E820, registers=registers
+        64 if name == HEAD_64 else 32,
+        made,
+        _ADDRESS,
+        cmdline=_CMDLINE,
+        e820=_E820,
+        registers=registers,
     )
+    boot = replace(boot, boot_params=registers.get(boot.pointer, boot.boot_params))
     _check_pointer(boot)
     sources = ((contract.read(tree.asm / f"{n}.asm"), tree.load(n)) for n in boot.sources)
     kind = "one that runs anywhere" if made.plan.follows else f"one for {made.plan.dst:#x}"
-    built_in = [
-        "a command line" * bool(made.text),
-        "an initrd" * bool(made.initrd),
-    ]
     title = f"an image loaded at {_ADDRESS:#x}; the kernel is {kind}"
-    if any(built_in):
-        title += f"; built in: {', '.join(filter(None, built_in))}"
+    built_in = {"a command line": made.text, "an initrd": made.initrd}
+    if any(built_in.values()):
+        title += f"; built in: {', '.join(what for what, data in built_in.items() if data)}"
     return Scene(
         title,
         boot.start(boot.placed(*sources)),
