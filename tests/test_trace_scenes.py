@@ -16,6 +16,7 @@ from pybuild import assembler
 from pybuild.assembler import Tree
 from pybuild.emulate.cpu import ContractError
 from pybuild.emulate.run import execute
+from pybuild.emulate.sources import where
 from pybuild.errors import InputError
 from pybuild.paths import ROOT
 from pybuild.trace import Traced, diskscene, headscene, show, traces
@@ -97,11 +98,11 @@ def test_boot_params_can_be_elsewhere() -> None:
             "i386/head",
             {"dst": 0x200000},
             "--set dst: i386/head gets it from what it runs in; what can be set is: len, follows, "
-            "init_size, cmdline_length, replace, initrd_size, initrd_addr_max, and registers",
+            "init_size, cmdline_length, replace, initrd_size, and registers",
         ),
         ("i386/head", {"esi": 0x102000}, "--set esi: boot_params at 0x102000 do not fit"),
         ("x86_64/head", {"rsi": 1 << 32}, "--set rsi: boot_params at 0x100000000 do not fit"),
-        ("x86_64/head", {"len": 1 << 31}, "--set len: found 0x80000000, expected 0x10000000 at"),
+        ("x86_64/head", {"len": 1 << 31}, "--set len: found 0x80000000, expected 0x4000000 at"),
         ("i386/head", {"cmdline_length": 0xFFFF}, "command line: 65535 characters, but kernel"),
         ("real/diskboot", {"loader_sum": 1}, "--set loader_sum: real/diskboot gets it from what"),
         ("real/diskboot", {"sector_shift": 10}, "--set sector_shift: found sectors of 1 << 10"),
@@ -138,6 +139,16 @@ def test_what_the_bios_does_is_a_row(found: Mapping[str, Traced]) -> None:
     rows = show.as_json([found["real/diskboot"]])[0]["rows"]
     assert isinstance(rows, list)
     assert [row["source"] for row in rows if row.get("bios")] == ["int 0x13"]
+
+
+def test_an_operand_size_prefix_is_no_rep(found: Mapping[str, Traced]) -> None:
+    """In 16-bit code `lodsd` has a prefix, and needs no turns of its own."""
+    placed = found["real/diskboot"].scene.start.placed[0]
+    steps = found["real/diskboot"].run.steps
+    lines = [where(placed, step.address) for step in steps]
+    loads = sum(bool(line and line.text.startswith("lodsd")) for line in lines)
+    assert loads == placed.symbols["loader_size"] // 4
+    assert not any(step.repeats for step in steps)
 
 
 def test_rows_that_were_there_are_one(found: Mapping[str, Traced]) -> None:

@@ -21,6 +21,7 @@ _MANY_TURNS: Final = 1000  # of a `rep`, which are worth the time that it takes 
 _LONGEST_INSTRUCTION: Final = 15  # bytes
 _ANYWHERE: Final = (1 << 64) - 1
 _STRING: Final = re.compile(
+    rb"(?=[^\xf2\xf3]*[\xf2\xf3])"  # without `rep` it is an instruction like any other
     rb"([\x26\x2e\x36\x3e\x64-\x67\xf2\xf3]+)([\x40-\x4f]?)([\xa4-\xa7\xaa-\xaf])"
 )
 _WRITING: Final = b"\xa4\xa5\xaa\xab"  # movs, stos

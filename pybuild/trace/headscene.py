@@ -35,10 +35,8 @@ _USUAL: Final = {
     "replace": 0,
     "cmdline_length": 0x13,
     "initrd_size": 0x765,
-    "initrd_addr_max": bootproto.DEFAULT_INITRD_ADDR_MAX,
-    "above_4g": 0,
 }
-_MOST: Final = 1 << 28  # bytes of a kernel, of what it needs and of an initrd
+_MOST: Final = 1 << 26  # bytes of a kernel, of what it needs and of an initrd
 _VERSION: Final = 0x20F
 _HEADER_END: Final = 0x26C  # of that version
 _SHORT_JUMP: Final = 0xEB  # the low byte of the header's jump (boot.rst)
@@ -100,7 +98,6 @@ def _kernel(values: Mapping[str, int], noise: random.Random) -> Kernel:
     """A kernel with both entries."""
     setup_size = (1 + _SETUP_SECTS) * SECTOR
     data = bytearray(noise.randbytes(setup_size + values["len"]))
-    flags = bootproto.XLF_CAN_BE_LOADED_ABOVE_4G if values["above_4g"] else 0
     fields = {
         "setup_sects": _SETUP_SECTS,
         "syssize": -(-values["len"] // bootproto.PARAGRAPH),
@@ -110,10 +107,10 @@ def _kernel(values: Mapping[str, int], noise: random.Random) -> Kernel:
         "version": _VERSION,
         "loadflags": bootproto.LOADED_HIGH,
         "code32_start": BZIMAGE_LOAD_ADDRESS,
-        "initrd_addr_max": values["initrd_addr_max"],
+        "initrd_addr_max": bootproto.DEFAULT_INITRD_ADDR_MAX,
         "kernel_alignment": PAGE,
         "relocatable_kernel": values["follows"],
-        "xloadflags": bootproto.XLF_KERNEL_64 | flags,
+        "xloadflags": bootproto.XLF_KERNEL_64,
         "cmdline_size": 0x7FF,
         "pref_address": BZIMAGE_LOAD_ADDRESS,
         "init_size": values["init_size"],

@@ -30,7 +30,7 @@ def check_open(
     name: str, terms: Contract, given: Mapping[str, int], settable: Collection[str]
 ) -> None:
     """Raises InputError if something is set that the scene works out."""
-    for key in given.keys() - terms.registers - set(settable):
+    for key in sorted(given.keys() - set(terms.registers) - set(settable)):
         raise InputError(
             f"--set {key}: {name} gets it from what it runs in; "
             f"what can be set is: {', '.join(settable)}, and registers"
