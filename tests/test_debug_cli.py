@@ -152,7 +152,7 @@ def test_its_help_explains_the_places(tmp_path: Path) -> None:
     assert "\n  hook      the code that moves the kernel" in said
 
 
-@pytest.mark.parametrize("at", ["nowhere", "-1"])
+@pytest.mark.parametrize("at", ["nowhere", "-1", "0x1ffffffffffffffff"])
 def test_what_is_no_place(at: str, tmp_path: Path) -> None:
     assert f"'{at}': expected bootsect, entry, hook, kernel or an address" in refusal(
         tmp_path, "debug", "disk.img", f"--at={at}"
