@@ -28,6 +28,7 @@ KEYWORDS: Final = ("In", "Out", "Clobbers")
 _LINE: Final = re.compile(rf"; ({'|'.join(KEYWORDS)}):\s*(.*)")
 _COLUMN: Final = 13
 _NO_RETURN: Final = "does not return"
+_DEFINITIONS: Final = {"%macro": "%endmacro", "%imacro": "%endmacro", "struc": "endstruc"}
 _ENDS: Final = frozenset(("jmp", "ret", "retf", "retfq", "iret", "iretd", "iretq"))
 _DIRECTIVES: Final = names(
     "section segment bits extern global org align times istruc iend at struc endstruc "
@@ -101,7 +102,7 @@ def find(sources: Sources) -> list[Routine]:
             if not statement.is_global or statement.mnemonic == "equ" or statement is entry:
                 continue
             routine = _routine(file, statements, place, known)
-            wanted = used[statement.label] - {f"jmp {file}"} and _begins_with_code(
+            wanted = used[file, statement.label] - {f"jmp {file}"} and _begins_with_code(
                 statements[place:], known
             )
             if wanted or routine.says:
@@ -126,10 +127,14 @@ def macros(sources: Sources) -> dict[str, list[Statement]]:
 
 def _entry(statements: list[Statement], known: Iterable[str]) -> Statement | None:
     """What the program begins with, if it has a label."""
+    inside = ""  # what the definition of a macro or a structure ends with
     for statement in statements:
-        if statement.is_global and statement.mnemonic != "equ":
+        if inside or statement.mnemonic in _DEFINITIONS:
+            inside = inside or _DEFINITIONS[statement.mnemonic]
+            inside = "" if statement.mnemonic == inside else inside
+        elif statement.is_global and statement.mnemonic != "equ":
             return statement
-        if is_code(statement, known):
+        elif is_code(statement, known):
             return None
     return None
 
@@ -138,21 +143,31 @@ def _begins_with_code(statements: list[Statement], known: Iterable[str]) -> bool
     return is_code(next((s for s in statements if s.mnemonic), Statement(0)), known)
 
 
-def _used(sources: Sources, known: Iterable[str]) -> dict[str, set[str]]:
-    """How each name is used: `jmp FILE` by a jump there, else by its address or a call."""
+def _used(sources: Sources, known: Iterable[str]) -> dict[tuple[str, str], set[str]]:
+    """How each file's labels are used: `jmp FILE` by a jump there, else by address or a call.
+
+    What a file names is its own, if it has that, else anybody's.
+    """
     everywhere = [(file, s) for file, statements in sources.items() for s in statements]
-    found: dict[str, set[str]] = {s.label: set() for _, s in everywhere if s.is_global}
+    homes: dict[str, set[str]] = {}
+    for file, statement in everywhere:
+        if statement.is_global:
+            homes.setdefault(statement.label, set()).add(file)
+    found: dict[tuple[str, str], set[str]] = {
+        (file, name): set() for name, files in homes.items() for file in files
+    }
     for file, statement in everywhere:
         mnemonic = statement.mnemonic
         jumps = mnemonic.startswith(("j", "loop"))
         if not (is_code(statement, known) or mnemonic in known or mnemonic in (*DATA, "at")):
             continue
         for operand in statement.operands:
-            words = [word for word in re.findall(r"[.$\w?@#~%]+", operand) if word in found]
+            words = [word for word in re.findall(r"[.$\w?@#~%]+", operand) if word in homes]
             # A difference of labels is a distance, not an address.
             if words and not re.search(r"-\s*[A-Za-z_$]", operand):
                 for word in words:
-                    found[word].add(f"jmp {file}" if jumps else "address")
+                    for home in {file} & homes[word] or homes[word]:
+                        found[home, word].add(f"jmp {file}" if jumps else "address")
     return found
 
 

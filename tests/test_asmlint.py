@@ -220,6 +220,22 @@ def test_each_rule_says_what_to_write(tmp_path: Path, old: str, new: str, expect
         ("    rep movsb", "    pushfd\n    std\n    rep movsb\n    popfd"),
         ("    rep movsb", "    std\n.again:\n    rep movsb\n    cld"),
         ("bits 32", "%macro put 1\n    mov [edi], %1\n%endmacro\nbits 32"),
+        # What a program begins with is no routine, whatever is defined above it.
+        (
+            "bits 32\n\nextern src\n\nstart:",
+            "%macro put 1\n    nop\n%endmacro\nstruc s\nfirst: resd 1\nendstruc\n"
+            "bits 32\nextern src\nstart:\n    jz start\n    dd start, copy",
+        ),
+        # Names in a line that goes on, and with the label that they belong to.
+        ("    jmp esi", "one equ 1\ntwo equ 2\n    db one, \\\n        two\n    jmp esi"),
+        ("    jmp esi", "    db 1, copy.size\n    jmp esi\ncopy:\n.size equ $ - copy"),
+        # Segment registers that something else than MOV and POP loads.
+        ("    mov ss, eax", "    lss esp, [esi]"),
+        (
+            "bits 32\n\nextern src\n\nstart:\n    mov eax, __BOOT_DS\n    mov ss, eax",
+            "%macro put 2-*\n%rotate 1\n    mov %1, eax\n%endmacro\nbits 32\nextern src\n"
+            "start:\n    put ds, ss",
+        ),
         ("; Clobbers: ecx, esi, edi", "; Clobbers: everything but eax"),
     ],
 )
@@ -301,6 +317,13 @@ def test_a_routine_is_what_is_called_from_anywhere(tmp_path: Path) -> None:
             tmp_path, {"asm/i386/x.asm": source, "asm/include/a.inc": bare.format(label=label)}
         )
         assert len(found) == (4 if label == "there" else 0), use
+
+
+def test_a_file_uses_its_own_labels(tmp_path: Path) -> None:
+    """Two programs may each have a place of the same name."""
+    own = changed("    jmp esi", "    jmp esi\n\nhang:\n    jmp hang")
+    other = own.replace("x.asm", "y.asm")
+    assert lint(tmp_path, {"asm/i386/x.asm": own, "asm/i386/y.asm": other}) == []
 
 
 def test_every_field_has_a_name() -> None:
