@@ -143,6 +143,15 @@ def test_boot_says_what_it_waits_for(disk: Path, to_a_file: bool) -> None:
     assert "'[a-z]' was not seen within 2 s" in ran.screen
 
 
+@pytest.mark.boot
+def test_a_closed_standard_output_is_nothing_to_fail_of(disk: Path) -> None:
+    words = ("--timeout", "0.1", *WAITS[6:])
+    closed = ("sh", "-c", 'exec "$@" >&-', "sh", *BOOTSPLICE, *WAITS[:4], *words)
+    ran = terminal.run(closed, disk)
+    assert ran.status == 1
+    assert "bootsplice: disk.img: '[a-z]' was not seen within 0.1 s" in ran.screen
+
+
 def test_what_is_soon_over_shows_no_bar(room: Path) -> None:
     ran = terminal.run([*BOOTSPLICE, "build", "good", "-o", "out"], room)
     assert ran.status == 0
