@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Final, NamedTuple
 
-from pybuild import asmroutines, asmtext, asmwrites, bootproto, contract
+from pybuild import asmeffects, asmroutines, asmtext, asmwrites, bootproto, contract
 from pybuild.asmtext import Statement
 from pybuild.contract import Contract
 from pybuild.errors import BuildError
@@ -103,7 +103,7 @@ def check(texts: Mapping[str, str], contracts: Mapping[str, Contract]) -> list[F
         found += [Finding(name, line, text) for rule in rules for line, text in rule]
     found += _unused(sources)
     routines = asmroutines.find(sources)
-    effects = asmroutines.Effects(sources, routines)
+    effects = asmeffects.Effects(sources, routines)
     for routine in routines:
         problems = asmroutines.problems(routine, effects.of(routine))
         found += [Finding(routine.file, line, text) for line, text in problems]
