@@ -7,9 +7,11 @@ build must not import is in tests/test_imports.py.
 """
 
 import io
+import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -83,6 +85,8 @@ for _command in (
 def main() -> None:
     """The entry point: turns what was foreseen into one line and an exit status."""
     signal.signal(signal.SIGTERM, _as_interrupt)  # so that no guest is left behind
+    if sys.stdout is None:  # it is closed (>&-)
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  for good
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may be no text
         sys.stdout.reconfigure(errors="surrogateescape")
     try:
