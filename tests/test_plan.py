@@ -240,6 +240,15 @@ def test_a_picture_that_cannot_be_written(room: Path, name: str, why: str) -> No
     assert re.fullmatch(why, refusal(room, "plan", "good", "--svg", name))
 
 
+@pytest.mark.parametrize("name", ["good", "initrd", "odd.toml"])
+def test_a_picture_does_not_replace_what_it_is_of(room: Path, name: str) -> None:
+    before = (room / name).read_bytes()
+    arguments = ("good", "--initrd", "initrd", "--machine", "odd.toml", "--svg", name)
+    why = refusal(room, "plan", *arguments)
+    assert why == f"{name}: is what the image is built from; give another --svg"
+    assert (room / name).read_bytes() == before
+
+
 @pytest.mark.parametrize("no_color", [False, True])
 def test_colours_are_for_a_terminal_that_wants_them(room: Path, no_color: bool) -> None:
     ours, theirs = pty.openpty()
