@@ -145,8 +145,7 @@ class _Drawing:
         summary = cut(_sentence(sheet.summary), room, _HEAD, bold=True)
         svg.append(_text(_MARGIN, 34, name + machine, "title"))
         svg.append(_text(_MARGIN, 57, summary, "head"))
-        if sheet.reason:
-            svg.append(_text(_MARGIN, 76, cut(printable(sheet.reason), room, _LABEL), "soft"))
+        svg.append(_text(_MARGIN, 76, cut(printable(sheet.reason), room, _LABEL), "soft"))
 
     def _memory(self, picture: Picture) -> None:
         """The columns' background, the addresses, and the breaks where all of it is free."""
@@ -303,4 +302,4 @@ def _description(sheet: Sheet) -> str:
         f"{_sentence(column.when)}: {', '.join(str(row.region) for row in column.rows)}."
         for column in sheet.picture.columns
     )
-    return " ".join(filter(None, [sheet.reason, *columns]))
+    return " ".join([sheet.reason, *columns])
