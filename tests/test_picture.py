@@ -25,6 +25,7 @@ from pybuild.regions import Region
 from pybuild.sheet import Sheet
 
 WIDTH: Final = 80
+NARROW: Final = 60  # the least for three columns
 NAMES: Final = st.text(max_size=200) | st.text(
     "WMm@\N{CJK UNIFIED IDEOGRAPH-5B57}<&\"'>", max_size=99
 )
@@ -46,9 +47,10 @@ def check_svg(told: Sheet) -> None:
 
 
 def check_text(told: Sheet) -> None:
-    for ascii_only in (False, True):
-        lines = textmap.render(told.picture, ascii_only=ascii_only).plain.splitlines()
-        assert max(map(len, lines)) <= WIDTH
+    for ascii_only, width in ((False, NARROW), (False, 200), (True, WIDTH)):
+        drawing = textmap.render(told.picture, width, ascii_only=ascii_only)
+        lines = drawing.plain.splitlines()
+        assert max(map(len, lines)) <= width
         assert not ascii_only or "".join(lines).isascii()
         found = [int(line.split()[0], 0) for line in lines if line.startswith("0x")]
         assert found == [stretch.start for stretch in told.picture.stretches] + [told.picture.top]
@@ -120,9 +122,9 @@ def test_rows_that_overlap_are_side_by_side() -> None:
         (0xA000, 0x10000, True),
     ]
     three = dataclasses.replace(drawing, columns=(column, column, column))
-    lines = textmap.render(three).plain.splitlines()
-    assert "  █ goal             ◄┐ █ goal " in lines[2]
-    assert "  █        ▒ source  ─┘ █        ▒ source " in lines[3]
+    lines = textmap.render(three, 78).plain.splitlines()
+    assert "  █ dst              ◄┐ █ dst " in lines[2]
+    assert "  █        ▒ src     ─┘ █        ▒ src " in lines[3]
 
 
 def test_what_is_not_ours_is_shown_once() -> None:
