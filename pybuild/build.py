@@ -219,7 +219,8 @@ def _prepare_image(
             "before the setup code of a bzimage; build a disk or an ISO instead"
         )
     parts = splice.splice(image, plan, binaries, "", nothing)
-    plan = dataclasses.replace(plan, notes=(*notes, *plan.notes))
+    if head:  # where it is loaded is its loader's business
+        plan = dataclasses.replace(plan, notes=notes)
     return Prepared(plan, parts, options, profile, request.busy(profile), head)
 
 

@@ -157,6 +157,7 @@ def test_an_image_that_moves_itself(memtest: Path, machine: str, at: int, overla
     check_image(found, order)
     assert data(found)["plan"] is None
     assert data(found)["head"]["len"] == move["len"]
+    assert not any("is loaded at" in note for note in found.notes)  # its loader says where
 
 
 def test_an_image_whose_initrd_is_moved(memtest: Path, tmp_path: Path) -> None:
