@@ -13,7 +13,7 @@ from test_headplan import kernels as images
 from test_layout import PC, XEN, request
 from test_layout_any import kernels, machines
 
-from pybuild import picture, sheet, svgmap, textmap
+from pybuild import picture, sheet, svgmap, textmap, textwidth
 from pybuild.errors import InputError
 from pybuild.kernel import Kernel, parse
 from pybuild.layout import place
@@ -147,6 +147,21 @@ def test_what_is_not_ours_is_shown_once() -> None:
 )
 def test_sizes_for_a_person(size: int, text: str) -> None:
     assert size_text(size) == text
+
+
+@given(
+    words=st.lists(st.text("aWm0", min_size=1, max_size=9), min_size=1, max_size=30),
+    room=st.integers(120, 400),
+    most=st.integers(1, 3),
+)
+def test_a_text_in_lines(words: list[str], room: int, most: int) -> None:
+    """Nothing of it is lost but what the last line has no room for."""
+    text = " ".join(words)
+    lines = textwidth.wrapped(text, room, 12, most)
+    assert len(lines) <= most
+    assert all(textwidth.width(line, 12) <= room for line in lines)
+    shown = " ".join(lines)
+    assert text == shown or (shown.endswith("…") and text.startswith(shown[:-1]))
 
 
 def test_a_name_that_xml_cannot_hold() -> None:
