@@ -71,6 +71,8 @@ def test_memtest_under_xen(target: str, memtest: Path, tmp_path: Path) -> None:
     size = kernel.read(memtest).protected_size
     assert f"  src=0x200000  dst=0x100000  len={size:#x}" in lines
     assert any(line.startswith("code32_start") and "0x100000" in line for line in lines)
+    assert "  eax=ecx=edx=ebx=ebp=esi=edi=0x0  " in done.stdout
+    assert "  cs=0x10  ds=es=fs=gs=ss=0x18  df=if=0x0  unchanged: esp" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 
