@@ -28,6 +28,7 @@ from pybuild import (
     cli_plan,
     cli_xen,
     say,
+    words,
 )
 from pybuild.errors import BuildError, InputError, reported
 
@@ -111,7 +112,8 @@ def _as_interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _fail(message: str, status: int) -> NoReturn:
-    click.echo(message, err=True)
+    line, end, log = message.partition("\n")
+    click.echo(f"{words.harmless(line)}{end}{log}", err=True)
     sys.exit(status)
 
 

@@ -262,3 +262,9 @@ def test_tasks_fail_with_a_line_too(arguments: list[str], status: int, line: str
     assert done.returncode == status
     assert done.stderr.startswith(line)
     assert done.stderr.count("\n") <= 1
+
+
+def test_a_name_gives_a_terminal_no_orders(room: Path) -> None:
+    assert refusal(room, "inspect", "no\x1b[2Jsuch") == (
+        "no\\x1b[2Jsuch: cannot be read: No such file or directory"
+    )
