@@ -126,7 +126,7 @@ def lint(c: Context) -> None:
     iterable=["set_"],
     help={
         "name": "<arch>/<name>, or its end: relocator_seed",
-        "set": "SYMBOL=NUMBER, the value of a symbol that is open; may come often",
+        "set": "NAME=NUMBER, the value of a symbol that is open; may come often",
         "base": "physical address of the first byte",
     },
 )
@@ -136,11 +136,12 @@ def listing(_: Context, name: str, set_: list[str], base: str = "") -> None:
     from rich.text import Text
 
     from pybuild import listing as listed
+    from pybuild import numbers
 
     console = Console(highlight=False, soft_wrap=True)
     with reported(_fail):
         tree = assembler.own()
-        symbols = dict(listed.setting(text) for text in set_)
+        symbols = numbers.settings(set_)
         start = listed.address(base) if base else None
         for parts in listed.of_source(tree, name, symbols, start):
             console.print(Text.assemble(*parts))

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Final, NamedTuple
 
-from pybuild import asmroutines, asmtext, asmwrites, bootproto, contract
+from pybuild import asmeffects, asmroutines, asmtext, asmwrites, bootproto, contract
 from pybuild.asmtext import Statement
 from pybuild.contract import Contract
 from pybuild.errors import BuildError
@@ -103,7 +103,7 @@ def check(texts: Mapping[str, str], contracts: Mapping[str, Contract]) -> list[F
         found += [Finding(name, line, text) for rule in rules for line, text in rule]
     found += _unused(sources)
     routines = asmroutines.find(sources)
-    effects = asmroutines.Effects(sources, routines)
+    effects = asmeffects.Effects(sources, routines)
     for routine in routines:
         problems = asmroutines.problems(routine, effects.of(routine))
         found += [Finding(routine.file, line, text) for line, text in problems]
@@ -236,7 +236,10 @@ def _promises(name: str, promised: Contract, sources: _Sources) -> Iterator[tupl
     for symbol in sorted(declared - everywhere):
         number = next(s.number for s in sources[name] if f"; reads     {symbol} " in s.comment)
         yield number, f"symbol '{symbol}' is declared by no `extern {symbol}`: write that, too"
+    macros = asmroutines.macros(sources)
     loaded = {s.operands[0].lower() for s in program if s.mnemonic in ("mov", "pop") and s.operands}
+    loaded |= {s.mnemonic[1:] for s in program if s.mnemonic in ("lds", "les", "lss")}
+    loaded |= {o.lower() for s in program if s.mnemonic in macros for o in s.operands}
     for register in _LOADED:
         value = promised.state.get(register, register)
         if value != register and register not in loaded:
@@ -268,6 +271,7 @@ def _included(name: str, sources: _Sources) -> list[str]:
 
 def _unused(sources: _Sources) -> Iterator[Finding]:
     used = {word for statements in sources.values() for s in statements for word in s.words}
+    used |= {f".{word.partition('.')[2]}" for word in used}  # a local label by its whole name
     for name, statements in sources.items():
         if any(re.match(rf"; {re.escape(PurePosixPath(name).name)} - constants:", s.comment)
                for s in statements):  # fmt: skip

@@ -17,18 +17,19 @@ stands where there is nothing; a routine that never comes back has the Out `does
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from pybuild import asmwrites
 from pybuild.asmtext import DATA, Statement, names
-from pybuild.asmwrites import FLAGS, Writes
+from pybuild.asmwrites import Writes
 
 KEYWORDS: Final = ("In", "Out", "Clobbers")
 _LINE: Final = re.compile(rf"; ({'|'.join(KEYWORDS)}):\s*(.*)")
 _COLUMN: Final = 13
 _NO_RETURN: Final = "does not return"
-_ENDS: Final = frozenset(("jmp", "ret", "retf", "retfq", "iret", "iretd", "iretq"))
+_DEFINITIONS: Final = {"%macro": "%endmacro", "%imacro": "%endmacro", "struc": "endstruc"}
+ENDS: Final = frozenset(("jmp", "ret", "retf", "retfq", "iret", "iretd", "iretq"))
 _DIRECTIVES: Final = names(
     "section segment bits extern global org align times istruc iend at struc endstruc "
     "incbin default use16 use32 use64 absolute common cpu equ"
@@ -101,7 +102,7 @@ def find(sources: Sources) -> list[Routine]:
             if not statement.is_global or statement.mnemonic == "equ" or statement is entry:
                 continue
             routine = _routine(file, statements, place, known)
-            wanted = used[statement.label] - {f"jmp {file}"} and _begins_with_code(
+            wanted = used[file, statement.label] - {f"jmp {file}"} and _begins_with_code(
                 statements[place:], known
             )
             if wanted or routine.says:
@@ -126,10 +127,14 @@ def macros(sources: Sources) -> dict[str, list[Statement]]:
 
 def _entry(statements: list[Statement], known: Iterable[str]) -> Statement | None:
     """What the program begins with, if it has a label."""
+    inside = ""  # what the definition of a macro or a structure ends with
     for statement in statements:
-        if statement.is_global and statement.mnemonic != "equ":
+        if inside or statement.mnemonic in _DEFINITIONS:
+            inside = inside or _DEFINITIONS[statement.mnemonic]
+            inside = "" if statement.mnemonic == inside else inside
+        elif statement.is_global and statement.mnemonic != "equ":
             return statement
-        if is_code(statement, known):
+        elif is_code(statement, known):
             return None
     return None
 
@@ -138,25 +143,37 @@ def _begins_with_code(statements: list[Statement], known: Iterable[str]) -> bool
     return is_code(next((s for s in statements if s.mnemonic), Statement(0)), known)
 
 
-def _used(sources: Sources, known: Iterable[str]) -> dict[str, set[str]]:
-    """How each name is used: `jmp FILE` by a jump there, else by its address or a call."""
+def _used(sources: Sources, known: Iterable[str]) -> dict[tuple[str, str], set[str]]:
+    """How each file's labels are used: `jmp FILE` by a jump there, else by address or a call.
+
+    What a file names is its own, if it has that, else anybody's.
+    """
     everywhere = [(file, s) for file, statements in sources.items() for s in statements]
-    found: dict[str, set[str]] = {s.label: set() for _, s in everywhere if s.is_global}
+    homes: dict[str, set[str]] = {}
+    for file, statement in everywhere:
+        if statement.is_global:
+            homes.setdefault(statement.label, set()).add(file)
+    found: dict[tuple[str, str], set[str]] = {
+        (file, name): set() for name, files in homes.items() for file in files
+    }
     for file, statement in everywhere:
         mnemonic = statement.mnemonic
         jumps = mnemonic.startswith(("j", "loop"))
         if not (is_code(statement, known) or mnemonic in known or mnemonic in (*DATA, "at")):
             continue
         for operand in statement.operands:
-            words = [word for word in re.findall(r"[.$\w?@#~%]+", operand) if word in found]
+            words = [word for word in re.findall(r"[.$\w?@#~%]+", operand) if word in homes]
             # A difference of labels is a distance, not an address.
             if words and not re.search(r"-\s*[A-Za-z_$]", operand):
                 for word in words:
-                    found[word].add(f"jmp {file}" if jumps else "address")
+                    for home in {file} & homes[word] or homes[word]:
+                        found[home, word].add(f"jmp {file}" if jumps else "address")
     return found
 
 
-def _routine(file: str, statements: list[Statement], place: int, known: Iterable[str]) -> Routine:
+def _routine(
+    file: str, statements: list[Statement], place: int, known: Mapping[str, list[Statement]]
+) -> Routine:
     above = place
     while above and _only_comment(statements[above - 1]):
         above -= 1
@@ -183,107 +200,18 @@ def _routine(file: str, statements: list[Statement], place: int, known: Iterable
             break
         if is_code(statement, known) or statement.mnemonic in known:
             routine.body.append(statement)
-            ended = statement.mnemonic in _ENDS
+            ended = _last(statement, known) in ENDS
     return routine
+
+
+def _last(statement: Statement, known: Mapping[str, list[Statement]]) -> str:
+    """The mnemonic of an instruction, or of a macro's last one."""
+    body = [s.mnemonic for s in known.get(statement.mnemonic, ()) if is_code(s, known)]
+    return body[-1] if body else statement.mnemonic
 
 
 def _only_comment(statement: Statement) -> bool:
     return bool(statement.comment) and not statement.mnemonic and not statement.label
-
-
-class Effects:
-    """What routines change, by their instructions and by the comments of what they call."""
-
-    def __init__(self, sources: Sources, routines: Iterable[Routine]) -> None:
-        self._macros = macros(sources)
-        self._routines: dict[str, list[Routine]] = {}
-        for routine in routines:
-            self._routines.setdefault(routine.name, []).append(routine)
-
-    def of(self, routine: Routine) -> Writes:
-        """What a routine changes for sure; what it puts back doesn't count.
-
-        What a macro of a macro, an interrupt, an indirect call or a routine that has no comment
-        changes is not seen.
-        """
-        found: Writes = Counter()
-        for block in self._blocks(routine):
-            if block and self._never_returns(routine, block[-1]):
-                continue
-            for statement in block:
-                asmwrites.add(found, asmwrites.of(statement, routine.bits))
-                asmwrites.add(found, self._of_called(routine, statement))
-        next_one = self._find(routine, routine.falls_into)
-        if next_one is not None and next_one.returns:
-            asmwrites.add(found, next_one.claimed)
-        restored = _restored(list(self._expanded(routine.body)))
-        there = asmwrites.everything(routine.bits)
-        return Counter({n: bits for n, bits in found.items() if there[n] and not restored[n]})
-
-    def _blocks(self, routine: Routine) -> list[list[Statement]]:
-        """Its instructions from each label to the next, or to where it goes elsewhere for good."""
-        blocks: list[list[Statement]] = [[]]
-        for statement in self._expanded(routine.body):
-            if statement.label:
-                blocks.append([])
-            blocks[-1].append(statement)
-            if statement.mnemonic in _ENDS:
-                blocks.append([])
-        return blocks
-
-    def _never_returns(self, routine: Routine, last: Statement) -> bool:
-        called = self._named(routine, last) if last.mnemonic in ("jmp", "call") else None
-        return called is not None and not called.returns
-
-    def _of_called(self, routine: Routine, statement: Statement) -> Writes:
-        if statement.mnemonic != "call" and not statement.mnemonic.startswith("j"):
-            return Counter()
-        called = self._named(routine, statement)
-        return called.claimed if called is not None and called.returns else Counter()
-
-    def _named(self, routine: Routine, statement: Statement) -> Routine | None:
-        """The routine that a call or a jump leads to."""
-        target = statement.operands[-1].split()[-1] if statement.operands else ""
-        target = target.rpartition(":")[2]
-        if statement.mnemonic == "call":
-            target = target.partition(".")[0]  # a routine's other entry
-        return self._find(routine, target)
-
-    def _find(self, caller: Routine, name: str) -> Routine | None:
-        named = self._routines.get(name, [])
-        here = [routine for routine in named if routine.file == caller.file] or named
-        return here[0] if len(here) == 1 else None  # which of several it is cannot be told
-
-    def _expanded(self, body: list[Statement]) -> Iterable[Statement]:
-        for statement in body:
-            if statement.mnemonic not in self._macros:
-                yield statement
-                continue
-            arguments = dict(enumerate(statement.operands, 1))
-            for inner in self._macros[statement.mnemonic]:
-                yield replace(inner, operands=tuple(_filled(o, arguments) for o in inner.operands))
-
-
-def _filled(operand: str, arguments: Mapping[int, str]) -> str:
-    return re.sub(r"%(\d)", lambda m: arguments.get(int(m.group(1)), m.group()), operand)
-
-
-def _restored(body: list[Statement]) -> Writes:
-    """What a routine puts back at its end: what it pops, or has moved away and moves back."""
-    found: Writes = Counter()
-    moves = {tuple(s.operands) for s in body if s.mnemonic == "mov"}
-    for statement in body:
-        mnemonic, operands = statement.mnemonic, statement.operands
-        if mnemonic in ("popa", "popad", "popaw"):
-            found.update(dict.fromkeys(asmwrites.GENERAL, 1))
-        elif mnemonic.startswith("popf"):
-            found[FLAGS] = 1
-        elif mnemonic == "pop" and operands:
-            popped = dict.fromkeys(asmwrites.GENERAL, 1) if "%" in operands[0] else None
-            found.update(popped or asmwrites.named(operands[0]))
-        elif mnemonic == "mov" and operands[::-1] in moves:
-            found.update(asmwrites.named(operands[0]))
-    return found
 
 
 def problems(routine: Routine, changed: Writes) -> Iterable[tuple[int, str]]:

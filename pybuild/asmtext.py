@@ -61,8 +61,21 @@ class Statement:
 
 
 def parse(text: str) -> list[Statement]:
-    """The statements of a source, one for each line."""
-    return [_statement(number, line) for number, line in enumerate(text.split("\n"), 1)]
+    """The statements of a source, one for each line.
+
+    Of lines that are joined by a backslash it is the first's; comments alone stay as they are.
+    """
+    statements: list[Statement] = []
+    lines = text.split("\n")
+    while len(statements) < len(lines):
+        first = end = len(statements)
+        is_comment = lines[first].startswith(";")
+        while not is_comment and lines[end].endswith("\\") and end < len(lines) - 1:
+            end += 1
+        line = "".join([*(part[:-1] for part in lines[first:end]), lines[end]])
+        statements.append(_statement(first + 1, line))
+        statements += [Statement(number) for number in range(first + 2, end + 2)]
+    return statements
 
 
 def words(text: str) -> list[str]:

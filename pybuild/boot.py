@@ -73,7 +73,7 @@ def boot(
             start = ready(progress)
         told(_awaited(expect, timeout))
         result = watch.run(
-            start, expect=expect, timeout=timeout, screenshot=screenshot, stream=_to_stdout
+            start, expect=expect, timeout=timeout, screenshot=screenshot, stream=to_stdout
         )
     failure = _failure(result, expect, timeout)
     if failure:
@@ -176,6 +176,7 @@ def _how_it_ended(result: BootResult) -> str:
     return f"the guest ended after {result.seconds:.1f} s{status}{reason}{said}"
 
 
-def _to_stdout(text: str) -> None:
+def to_stdout(text: str) -> None:
+    """Shows a piece of a serial log, at once."""
     sys.stdout.write(text)
     sys.stdout.flush()

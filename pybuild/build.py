@@ -110,14 +110,23 @@ def build(order: Order, out: Path, progress: Progress = silent) -> Plan:
         BuildError: the assembler's sources do not build.
     """
     target = targets.get(order.target)
-    for path in (order.kernel, *order.initrds):
-        with contextlib.suppress(OSError):  # what isn't there is no matter here
-            if out.samefile(path):
-                raise InputError(f"{out}: is what the image is built from; give another -o")
+    spare_inputs(order, out)
     prepared = prepare(order, progress)
     meter = progress(f"writing {out}")
     target.write(prepared.plan, prepared.parts, out, prepared.options, meter)
     return prepared.plan
+
+
+def spare_inputs(order: Order, out: Path, option: str = "-o") -> None:
+    """Refuses an output, named by this option, that is a file of the order's.
+
+    Raises:
+        InputError: it is.
+    """
+    for path in (order.kernel, *order.initrds, machine.file(order.machine)):
+        with contextlib.suppress(OSError):  # what isn't there is no matter here
+            if out.samefile(path):
+                raise InputError(f"{out}: is what the image is built from; give another {option}")
 
 
 def build_into(
@@ -210,7 +219,8 @@ def _prepare_image(
             "before the setup code of a bzimage; build a disk or an ISO instead"
         )
     parts = splice.splice(image, plan, binaries, "", nothing)
-    plan = dataclasses.replace(plan, notes=(*notes, *plan.notes))
+    if head:  # where it is loaded is its loader's business
+        plan = dataclasses.replace(plan, notes=notes)
     return Prepared(plan, parts, options, profile, request.busy(profile), head)
 
 

@@ -7,9 +7,11 @@ build must not import is in tests/test_imports.py.
 """
 
 import io
+import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -26,6 +28,7 @@ from pybuild import (
     cli_plan,
     cli_xen,
     say,
+    words,
 )
 from pybuild.errors import BuildError, InputError, reported
 
@@ -83,6 +86,8 @@ for _command in (
 def main() -> None:
     """The entry point: turns what was foreseen into one line and an exit status."""
     signal.signal(signal.SIGTERM, _as_interrupt)  # so that no guest is left behind
+    if sys.stdout is None:  # it is closed (>&-)
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  for good
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may be no text
         sys.stdout.reconfigure(errors="surrogateescape")
     try:
@@ -107,7 +112,8 @@ def _as_interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _fail(message: str, status: int) -> NoReturn:
-    click.echo(message, err=True)
+    line, end, log = message.partition("\n")
+    click.echo(f"{words.harmless(line)}{end}{log}", err=True)
     sys.exit(status)
 
 

@@ -16,7 +16,7 @@ bootsplice trace asm/i386/relocator.asm --set src=0x200000 --set dst=0x100000 --
 @click.option(
     "--set",
     "given",
-    metavar="NAME=VALUE",
+    metavar="NAME=NUMBER",
     multiple=True,
     help="A symbol's value, or a register's on entry; may be given repeatedly. 0x200000, 4096, 8M.",
 )
@@ -36,11 +36,11 @@ def trace(context: click.Context, source: Path, given: tuple[str, ...], *, as_js
     """
     import json
 
-    from pybuild import assembler
+    from pybuild import assembler, numbers
     from pybuild.trace import show, target, traces
 
     tree, name = target.find(source)
-    values = target.settings(given)
+    values = numbers.settings(given)
     if source.suffix == ".asm":
         assembler.build(tree)
     traced = traces(tree, name, values)

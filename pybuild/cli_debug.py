@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from pybuild import numbers
 from pybuild.cli_boot import drive_option, memory_option, vcpus_option
 from pybuild.drives import Drive
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from pybuild.arrival import Place
 
 _PLACES: Final = ("bootsect", "entry", "hook", "kernel")
+_ADDRESSES: Final = range(1 << 64)
 
 
 def _place(_context: click.Context, _parameter: click.Parameter, text: str) -> "Place | int":
@@ -20,13 +22,18 @@ def _place(_context: click.Context, _parameter: click.Parameter, text: str) -> "
         if text == place:
             return place
     try:
-        address = int(text, 0)
+        address = numbers.parse(text)
     except ValueError:
-        address = -1
-    if address < 0:
+        address = _ADDRESSES.stop
+    if address not in _ADDRESSES:
         expected = ", ".join(_PLACES)
         raise click.BadParameter(f"{text!r}: expected {expected} or an address, as 0x100000")
     return address
+
+
+def _complete_place(_context: click.Context, _option: click.Parameter, begun: str) -> list[str]:
+    """The places that begin so."""
+    return [place for place in _PLACES if place.startswith(begun)]
 
 
 @click.command(
@@ -44,6 +51,7 @@ bootsplice debug spliced.bzImage --at kernel
     default="hook",
     show_default=True,
     callback=_place,
+    shell_complete=_complete_place,
     help="Where to stop.",
 )
 @drive_option

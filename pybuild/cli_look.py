@@ -5,7 +5,7 @@ from typing import Final
 
 import click
 
-from pybuild import report
+from pybuild import report, words
 from pybuild.errors import BuildError
 from pybuild.kernel import Kernel
 
@@ -31,7 +31,9 @@ def inspect(file: Path, *, as_json: bool) -> None:
 
     found = recognise.read(file)
     if isinstance(found, Kernel):
-        click.echo(json.dumps(report.describe(found), indent=1) if as_json else report.text(found))
+        described = report.describe(found)
+        text = words.harmless(report.text(found))
+        click.echo(json.dumps(described, indent=1) if as_json else text)
         return
     from pybuild import imagereport
 

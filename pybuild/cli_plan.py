@@ -33,9 +33,11 @@ def plan(order: "Callable[[str], Order]", svg: Path | None, *, as_json: bool) ->
     Nothing is built. The options are those of `build`.
     """
     from pybuild import sheet
-    from pybuild.build import prepare
+    from pybuild.build import prepare, spare_inputs
 
     wanted = order(targets.DEFAULT)
+    if svg:
+        spare_inputs(wanted, svg, "--svg")
     with say.late_steps() as progress:
         prepared = prepare(wanted, progress)
     told = sheet.of(prepared, wanted.target)

@@ -10,7 +10,6 @@ import contextlib
 import shlex
 import shutil
 import signal
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from elftools.elf.elffile import ELFFile
 from pybuild import assembler, bootproto, drives, gdbscript, kernel, lines, linker, say
 from pybuild.arrival import Arrival, Journey, NotReachedError, Place
 from pybuild.assembler import Tree
-from pybuild.boot import qemu_arguments, shown
+from pybuild.boot import qemu_arguments, shown, to_stdout
 from pybuild.drives import Drive
 from pybuild.errors import BuildError
 from pybuild.files import write_file
@@ -66,7 +65,8 @@ def debug(
     arguments, directory = qemu_arguments(image, drive, memory, vcpus, extra)
     is_kernel = drive is None and drives.is_kernel(image)
     loaded = kernel.read(image) if is_kernel else None
-    tree = assembler.own()
+    with say.late_steps() as progress:
+        tree = assembler.own(progress)
     with tempfile.TemporaryDirectory(prefix="bootsplice-gdb-") as name:
         session = _Session(image, at, loaded, tree, Path(name))
         asyncio.run(session.run(arguments, directory))
@@ -94,6 +94,7 @@ class _Session:
 
     async def run(self, arguments: Sequence[str], directory: Path) -> None:
         """All of it."""
+        where = f"{self._at:#x}" if isinstance(self._at, int) else self._at
         socket = drives.option_value(str(self._files.socket))
         ours = ["-S", "-gdb", f"unix:{socket},server=on,wait=off"]
         say.detail(f"running {shlex.join([PROGRAM, *arguments, *ours])}")
@@ -103,7 +104,9 @@ class _Session:
             ) as guest:
                 async with Rsp.connect(self._files.socket) as rsp:
                     try:
-                        arrival = await self._go(rsp)
+                        with say.late_steps(while_printing=self._gdb is None) as progress:
+                            progress(f"running the guest up to {where}")
+                            arrival = await self._go(rsp)
                     except NotReachedError as error:
                         screen = await guest.screen()
                         raise BuildError(f"{error}\n{shown(guest.serial, screen)}") from error
@@ -117,8 +120,7 @@ class _Session:
         log.write(text)
         log.flush()
         if self._gdb is None:
-            sys.stdout.write(text)
-            sys.stdout.flush()
+            to_stdout(text)
 
     async def _go(self, rsp: Rsp) -> Arrival:
         journey = Journey(rsp, self._code, str(self._image), _SECONDS)

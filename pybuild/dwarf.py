@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Final
 
 from elftools.elf.elffile import ELFFile
-from elftools.elf.relocation import RelocationSection
-from elftools.elf.sections import SymbolTableSection
 
 from pybuild import linker
 
@@ -24,26 +22,16 @@ def correct(path: Path) -> None:
     """Changes the addresses in an object's .debug_info, which the linker must take."""
     with path.open("r+b") as stream:
         elf = ELFFile(stream)
-        placed = linker.place_sections(elf)
         changes: dict[int, bytes] = {}
-        for table in elf.iter_sections():
-            if not isinstance(table, RelocationSection):
-                continue
-            target = elf.get_section(table["sh_info"])
-            if target.name != ".debug_info":
-                continue
-            symbols = elf.get_section(table["sh_link"])
-            assert isinstance(symbols, SymbolTableSection)  # noqa: S101  ELF says so
-            for number, entry in enumerate(table.iter_relocations()):
-                section = symbols.get_symbol(entry["r_info_sym"])["st_shndx"]
-                back = placed[section].offset if section in placed else 0
-                if entry.is_RELA():
-                    at = table["sh_offset"] + number * table["sh_entsize"] + _ADDEND_AT
-                    changes[at] = _QWORD.pack(entry["r_addend"] - back)
-                else:
-                    at = entry["r_offset"]
-                    (addend,) = _DWORD.unpack_from(target.data(), at)
-                    changes[target["sh_offset"] + at] = _DWORD.pack(addend - back & 0xFFFFFFFF)
+        for table, number, entry, back in linker.debug_relocations(elf, ".debug_info"):
+            if entry.is_RELA():
+                at = table["sh_offset"] + number * table["sh_entsize"] + _ADDEND_AT
+                changes[at] = _QWORD.pack(entry["r_addend"] - back)
+            else:
+                information = elf.get_section(table["sh_info"])
+                at = entry["r_offset"]
+                (addend,) = _DWORD.unpack_from(information.data(), at)
+                changes[information["sh_offset"] + at] = _DWORD.pack(addend - back & 0xFFFFFFFF)
         for at, data in changes.items():
             stream.seek(at)
             stream.write(data)

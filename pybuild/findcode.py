@@ -167,24 +167,17 @@ class Finder:
         """What the flat binary at an address is bound to.
 
         Returns:
-            The value of each symbol; those of relative jumps as if it were bound to address 0, as
-            heads are. None if the binary isn't there, or has run and changed itself.
+            The value of each symbol. None if the binary isn't there, or has run and changed itself.
         """
         binary = self._code[name]
         try:
-            memory = bytearray(await self._rsp.read(address, len(binary.code)))
+            memory = await self._rsp.read(address, len(binary.code))
         except RspError:
             return None
         if address == BOOT_SECTOR:  # a disk's own part of it may be anything
-            memory[splice.DISK_OWN] = binary.code[splice.DISK_OWN]
-        values = {}
-        for r in binary.relocations:
-            field = slice(r.offset, r.offset + r.kind.size)
-            stored = int.from_bytes(memory[field], "little")
-            value = stored - r.addend + (r.offset if r.kind.pc_relative else 0)
-            values[r.symbol] = value % (1 << 8 * r.kind.size)
-            memory[field] = bytes(r.kind.size)
-        return values if memory == binary.code else None
+            memory = splice.put_disk_own(memory, binary.code[splice.DISK_OWN])
+        # Nobody knows where a head is loaded, so it is bound to address 0.
+        return binary.unbind(memory, 0 if name in (splice.HEAD_32, splice.HEAD_64) else address)
 
 
 def header_field(header: bytes, name: str) -> bootproto.Field | None:

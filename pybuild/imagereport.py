@@ -8,7 +8,7 @@ from pybuild import report, words
 from pybuild.partitions import Table
 from pybuild.reading.found import Change, Image, Part, Sum
 
-_WIDTH: Final = 100  # of a line with symbols
+_WIDTH: Final = 80  # of a line with symbols
 _OTHER: Final = "not this version's code: its symbols cannot be read"
 
 
@@ -63,8 +63,10 @@ def damage(image: Image) -> list[str]:
 def text(image: Image) -> str:
     """What `inspect` shows: a summary, the parts, the symbols, the header, the damage."""
     wrong = damage(image)
-    lines = [f"{name:<10} {value}" for name, value in _summary(image, wrong)]
-    lines += ["", f"{'offset':<11} {'size':<11} {'address':<11} {'checksum':<17} part"]
+    summary = list(_summary(image, wrong))
+    wide = max(10, *(len(name) for name, _ in summary))
+    lines = [f"{name:<{wide}} {value}".rstrip() for name, value in summary]
+    lines += ["", f"{'offset':<11} {'size':<11} {'address':<11} {'checksum':<18} part"]
     lines += [_line(part) for part in image.parts]
     lines += ["", "symbols"]
     lines += _symbols(image.parts)
@@ -116,7 +118,7 @@ def _line(part: Part) -> str:
         state = f"{part.sum.stored:#010x} {'ok' if part.sum.holds else 'DAMAGED'}"
     elif part.damage:
         state = "DAMAGED"
-    return f"{offset:<11} {part.size:<11} {address:<11} {state:<17} {part.name}"
+    return f"{offset:<11} {part.size:<11} {address:<11} {state:<18} {part.name}"
 
 
 def _symbols(parts: Iterable[Part]) -> Iterator[str]:

@@ -61,7 +61,7 @@ def place(kernel: Kernel, machine: Machine, request: Request) -> Plan:
     busy = request.busy(machine)
     text = _encode_cmdline(kernel, request.cmdline)
     setup, cmdline_load = lowmemory.place(kernel, machine, busy, len(text) + 1)
-    stack = lowmemory.stack(setup, cmdline_load)
+    stack = lowmemory.stack(kernel, setup, cmdline_load)
     low = [stack, cmdline_load.region]
 
     placed = protected.place(
@@ -158,14 +158,18 @@ def _place_initrd(
     highest = kernel.get("initrd_addr_max", bootproto.DEFAULT_INITRD_ADDR_MAX)
     limit = cmdline.memory_limit(request.cmdline) or machine.ram
     high = min(highest + 1, limit, machine.ram)
-    bounds = {highest + 1: "initrd_addr_max", limit: "mem=", machine.ram: "the RAM's end"}
+    bounds = {
+        highest + 1: f"up to initrd_addr_max ({highest:#x})",
+        limit: f"below mem= ({limit:#x})",
+        machine.ram: f"below the RAM's end ({machine.ram:#x})",
+    }
     # As high as possible, by convention, where the RAM's size is known; a loader's image wants to
     # need as little RAM as possible, so it has them above the kernel.
     low, fit = ONE_MIB, last_fit
-    why = f"by convention as high as is free, below {bounds[high]} ({high:#x})"
+    why = f"by convention as high as is free, {bounds[high]}"
     if not request.before_firmware:
         low, fit = max(region.end for region in ours), first_fit
-        why = f"the first free page clear of the kernel's memory, below {bounds[high]} ({high:#x})"
+        why = f"the first free page clear of the kernel's memory, {bounds[high]}"
     # What is only guessed to be in use is better kept free, but no reason to refuse.
     fits = (
         fit(size, [*busy, *ours, *guessed], low=max(lowest, ONE_MIB), high=high, alignment=PAGE)

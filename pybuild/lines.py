@@ -16,7 +16,6 @@ from pybuild.files import write_file
 
 if TYPE_CHECKING:  # who only looks a line up does without pyelftools
     from elftools.dwarf.lineprogram import LineProgram
-    from elftools.elf.elffile import ELFFile
 
 
 class Line(NamedTuple):
@@ -78,37 +77,21 @@ def of_object(path: Path) -> Lines:
     """
     from elftools.elf.elffile import ELFFile
 
+    from pybuild import linker
+
     with path.open("rb") as stream:
         elf = ELFFile(stream)
         dwarf = elf.get_dwarf_info() if elf.has_dwarf_info() else None
         if dwarf is None:
             return Lines(())
-        starts = list(_starts(elf))
+        # A sequence of the line program is of one section, and begins with DW_LNE_set_address,
+        # which has a relocation.
+        starts = [offset for *_, offset in linker.debug_relocations(elf, ".debug_line")]
         found: list[Line] = []
         for unit in dwarf.iter_CUs():
             program = dwarf.line_program_for_CU(unit)
             found += _lines(program, starts) if program else ()
     return Lines(tuple(sorted(found)))
-
-
-def _starts(elf: "ELFFile") -> Iterator[int]:
-    """Where each sequence of the line program begins in the flat binary.
-
-    A sequence is of one section, and begins with DW_LNE_set_address: its relocation names it.
-    """
-    from elftools.elf.relocation import RelocationSection
-    from elftools.elf.sections import SymbolTableSection
-
-    from pybuild import linker
-
-    placed = linker.place_sections(elf)
-    for table in elf.iter_sections():
-        if not isinstance(table, RelocationSection) or not table.name.endswith(".debug_line"):
-            continue
-        symbols = elf.get_section(table["sh_link"])
-        assert isinstance(symbols, SymbolTableSection)  # noqa: S101  ELF says so
-        for entry in table.iter_relocations():
-            yield placed[symbols.get_symbol(entry["r_info_sym"])["st_shndx"]].offset
 
 
 def _lines(program: "LineProgram", starts: list[int]) -> Iterator[Line]:

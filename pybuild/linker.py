@@ -7,6 +7,7 @@ What stays open: relocations against undefined symbols, and those whose value de
 the binary will lie. A PC-relative relocation between two places of the binary is resolved here.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -103,6 +104,28 @@ def place_sections(elf: ELFFile) -> dict[int, _Placed]:
             placed[index] = _Placed(section.name, offset, data)
             offset += len(data)
     return placed
+
+
+def debug_relocations(
+    elf: ELFFile, section: str
+) -> Iterator[tuple[RelocationSection, int, ElfRelocation, int]]:
+    """The relocations of a section of debugging information, of an object that link() takes.
+
+    Yields:
+        The table, each entry's number in it and the entry, and the offset in the flat binary of
+        the section that it is against; 0 if that is no part of it.
+    """
+    placed = place_sections(elf)
+    for table in elf.iter_sections():
+        if not isinstance(table, RelocationSection):
+            continue
+        if elf.get_section(table["sh_info"]).name != section:
+            continue
+        symbols = elf.get_section(table["sh_link"])
+        assert isinstance(symbols, SymbolTableSection)  # noqa: S101  ELF says so
+        for number, entry in enumerate(table.iter_relocations()):
+            against = placed.get(symbols.get_symbol(entry["r_info_sym"])["st_shndx"])
+            yield table, number, entry, against.offset if against else 0
 
 
 def _group(section: Section, flags: int) -> str:

@@ -67,19 +67,6 @@ class Row:
     text: str = ""
 
 
-def setting(text: str) -> tuple[str, int]:
-    """A symbol and its value, from `SYMBOL=NUMBER`.
-
-    Raises:
-        InputError: it is no such text.
-    """
-    symbol, _, value = text.partition("=")
-    try:
-        return symbol, numbers.parse(value)
-    except ValueError as error:
-        raise InputError(f"--set {text}: {error}; the form is SYMBOL=NUMBER") from error
-
-
 def address(text: str) -> int:
     """The physical address of `--base`.
 

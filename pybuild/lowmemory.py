@@ -89,9 +89,10 @@ def place(
     )
 
 
-def stack(setup: Load, cmdline: Load) -> Region:
+def stack(kernel: Kernel, setup: Load, cmdline: Load) -> Region:
     """The real-mode part with its heap and stack."""
-    why = f"{setup.why}; heap and stack have all up to the command line (heap_end_ptr, %esp)"
+    told = "heap_end_ptr, %esp" if kernel.has("heap_end_ptr") else "%esp"
+    why = f"{setup.why}; heap and stack have all up to the command line ({told})"
     return Region("real-mode part with heap and stack", setup.address, cmdline.address, why)
 
 

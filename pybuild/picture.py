@@ -35,8 +35,8 @@ _SHOWN: Final[dict[str, tuple[Kind, str]]] = {
     "memory asked for (init_size)": ("room", "asked for (init_size)"),
 }
 _LEFT: Final = "as loaded"
-# Of what is moved, where there is little room.
-_SHORT: Final = {"kernel goes here": "goal", f"kernel {_LEFT}": "source"}
+# Of what is moved, where there is little room: as the move itself is told.
+_SHORT: Final = {"kernel goes here": "dst", f"kernel {_LEFT}": "src"}
 
 
 @dataclass(frozen=True, slots=True)

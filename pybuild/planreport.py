@@ -1,5 +1,6 @@
 """What `bootsplice plan` prints for a person."""
 
+import itertools
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -8,34 +9,42 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pybuild import picture, textmap
+from pybuild import picture, textmap, words
 from pybuild.sheet import Sheet
 
 
 def show(sheet: Sheet, console: Console) -> None:
     """Prints the sheet."""
-    console.print(Text(f"{sheet.kernel} on {sheet.machine}: {sheet.summary}", "bold"))
-    if sheet.reason:
-        console.print(Text(sheet.reason))
+    console.print(_text(f"{sheet.kernel} on {sheet.machine}: {sheet.summary}", "bold"))
+    console.print(_text(sheet.reason))
     console.print()
-    console.print(textmap.render(sheet.picture, ascii_only=console.options.ascii_only))
+    ascii_only = console.options.ascii_only
+    drawing = textmap.render(sheet.picture, console.width, ascii_only=ascii_only)
+    console.print(drawing, no_wrap=True, overflow="crop")
     for title, lines in _facts(sheet):
-        console.print(Text(f"\n{title}", "bold"))
+        console.print(_text(f"\n{title}", "bold"))
         for line in lines:
-            console.print(Text(textwrap.indent(textwrap.fill(line, console.width - 2), "  ")))
+            console.print(_text(textwrap.indent(textwrap.fill(line, console.width - 2), "  ")))
     for title, heads, rows in _tables(sheet):
         if rows:
-            console.print(Text(f"\n{title}", "bold"))
+            console.print(_text(f"\n{title}", "bold"))
             console.print(_table(heads, rows))
+
+
+def _text(text: str, style: str = "") -> Text:
+    """A text as it may be shown: names of files and machines can hold anything."""
+    return Text(words.harmless(text), style)
 
 
 def _facts(sheet: Sheet) -> Iterable[tuple[str, Sequence[str]]]:
     for move in sheet.moves:
         lines = [f"src={move['src']:#x}  dst={move['dst']:#x}  len={move['len']:#x}"]
         if "relocator" in move:
+            then = f"it puts code32_start back: {move['code32_start']:#x}"
+            if move["by"] == "early":
+                then = "it returns to the early stage"
             lines.append(
-                f"relocator: {move['relocator_size']} bytes at {move['relocator']:#x}; it puts "
-                f"code32_start back: {move['code32_start']:#x}"
+                f"relocator: {move['relocator_size']} bytes at {move['relocator']:#x}; {then}"
             )
             lines.append(f"entered by: {move['by']}, {move['reason']}")
         yield f"Move of the {move['what']}", lines
@@ -47,10 +56,14 @@ def _facts(sheet: Sheet) -> Iterable[tuple[str, Sequence[str]]]:
 
 
 def _values(entry: Mapping[str, int | str]) -> str:
-    """Registers; those that are unchanged at the end."""
-    known = [f"{name}={value:#x}" for name, value in entry.items() if isinstance(value, int)]
-    same = [name for name, value in entry.items() if not isinstance(value, int)]
-    return "  ".join(known + ([f"unchanged: {' '.join(same)}"] if same else []))
+    """Registers, neighbours of one value together; those that are unchanged at the end."""
+    known = {name: value for name, value in entry.items() if isinstance(value, int)}
+    told = [
+        f"{'='.join(names)}={value:#x}"
+        for value, names in itertools.groupby(known, known.__getitem__)
+    ]
+    same = " ".join(name for name in entry if name not in known)
+    return "  ".join([*told, *([f"unchanged: {same}"] if same else [])])
 
 
 def _tables(sheet: Sheet) -> Iterable[tuple[str, Sequence[str], list[tuple[str, ...]]]]:
@@ -96,5 +109,5 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     for head in heads:
         table.add_column(head, justify="right" if head == "size" else "left", overflow="fold")
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*map(_text, row))
     return table

@@ -64,7 +64,7 @@ class Sheet:
         target: the target's name.
         machine: the machine profile's name.
         summary: what happens, in half a sentence.
-        reason: why, in a sentence; "" if there is nothing to say.
+        reason: why, in a sentence or two.
         parts: what has a place in memory.
         taken: what of the memory is not ours.
         moves: what is moved; the keys are Move's, as far as they are known.
@@ -203,21 +203,27 @@ def _summary(found: Sequence[Phase]) -> str:
     for phase in found:
         for source, goal in phase.moves:
             return f"{source.name} moved from {source.start:#x} to {goal.start:#x}"
-    kernel = next(region for region in found[0].ours if region.name == "kernel")
-    return f"kernel loaded at {kernel.start:#x}, not moved"
+    return f"kernel loaded at {_kernel(found).start:#x}, not moved"
 
 
 def _reason(found: Sequence[Phase]) -> str:
-    """Why something is moved: what is in its place at first; or that it moves by itself."""
-    for phase in found:
-        for _, goal in phase.moves:
-            there = [other.name for other in found[0].theirs if goal.overlaps(other)]
-            while_loading = f": while it is loaded, {there[0]} is there" if there else ""
-            return f"The kernel must run at {goal.start:#x}{while_loading}."
+    """Why the kernel is moved: what is in its place at first; or else why it is where it is."""
     running = found[-1].ours[-1]
-    if running.start in (region.start for region in found[0].ours):
-        return ""
-    return f"Its own code moves it on to {running.start:#x}."
+    goal = next((goal for phase in found for _, goal in phase.moves), None)
+    at = goal or _kernel(found)
+    moves_on = f" Its own code moves it on to {running.start:#x}." * (at.start != running.start)
+    if goal is None:
+        return f"Why there: {at.why}.{moves_on}"
+    there = [other.name for other in found[0].theirs if goal.overlaps(other)]
+    while_loading = f": while it is loaded, {there[0]} is there" if there else ""
+    return (
+        f"The kernel must {'be' if moves_on else 'run'} at {at.start:#x}{while_loading}.{moves_on}"
+    )
+
+
+def _kernel(found: Sequence[Phase]) -> Region:
+    """The kernel where it is loaded."""
+    return next(region for region in found[0].ours if region.name == "kernel")
 
 
 def _parts(found: Sequence[Phase]) -> tuple[Part, ...]:

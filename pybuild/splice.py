@@ -11,7 +11,7 @@ from pybuild.errors import InputError
 from pybuild.flat import FlatBinary
 from pybuild.kernel import Kernel
 from pybuild.layout import INITRD_ALIGNMENT
-from pybuild.plan import Load, Move, Patch, Plan
+from pybuild.plan import Move, Patch, Plan
 from pybuild.regions import align_up
 
 # What a boot sector leaves to the disk that it is written to: the disk signature and the
@@ -123,23 +123,34 @@ def splice(
     loaded = plan.load("kernel")
     # A view: most kernels stay as they are, and copying one takes as long as writing it.
     spliced: bytes | memoryview = memoryview(kernel.data)[kernel.setup_size :]
+    values = symbols(plan, code)
     for move in plan.moves:
-        returns_to = early.address + code[EARLY].symbols["moved"] if early else move.code32_start
-        bound = code[RELOCATOR].bind(relocator_symbols(move, returns_to))
         gap = bytes(move.relocator - move.src - len(spliced))
-        spliced = b"".join((spliced, gap, bound))
+        spliced = b"".join((spliced, gap, code[RELOCATOR].bind(values[RELOCATOR])))
     if loaded is None or len(spliced) != loaded.size:
         raise AssertionError("the plan is of another kernel or another relocator")
     return Parts(
-        boot_sector=code[BOOT_SECTOR].bind(boot_sector_symbols(plan)),
+        boot_sector=code[BOOT_SECTOR].bind(values[BOOT_SECTOR]),
         setup=_patch(kernel, plan.patches),
         image_setup=_patch(kernel, plan.image_patches),
         kernel=spliced,
         cmdline=cmdline.encode(text) + b"\0",
-        early=_bind_early(plan, early, code[EARLY]) if early else b"",
+        early=code[EARLY].bind(values[EARLY], base=early.address) if early else b"",
         initrds=initrds,
         code=code,
     )
+
+
+def symbols(plan: Plan, code: Mapping[str, FlatBinary]) -> dict[str, Mapping[str, int]]:
+    """What a plan binds each source to that it needs."""
+    found = {BOOT_SECTOR: boot_sector_symbols(plan)}
+    early = plan.load("early")
+    for move in plan.moves:
+        returns_to = early.address + code[EARLY].symbols["moved"] if early else move.code32_start
+        found[RELOCATOR] = relocator_symbols(move, returns_to)
+        if early:
+            found[EARLY] = {"relocator": move.relocator, "setup_cs": plan.entry.cs}
+    return found
 
 
 def relocator_symbols(move: Move, code32_start: int) -> Mapping[str, int]:
@@ -178,12 +189,6 @@ def _patch(kernel: Kernel, patches: Iterable[Patch]) -> bytes:
     for patch in patches:
         kernel.field(patch.field).put(patched, patch.new)
     return bytes(patched)
-
-
-def _bind_early(plan: Plan, load: Load, early: FlatBinary) -> bytes:
-    (move,) = plan.moves
-    symbols = {"relocator": move.relocator, "setup_cs": plan.entry.cs}
-    return early.bind(symbols, base=load.address)
 
 
 def _read(path: Path, size: int) -> Iterator[bytes]:

@@ -12,13 +12,13 @@ from xml.etree.ElementTree import Element, SubElement
 
 from pybuild.picture import Column, Kind, Picture, Row, Stretch, size_text
 from pybuild.sheet import Sheet
-from pybuild.textwidth import cut, width
+from pybuild.textwidth import cut, width, wrapped
 
 _MARGIN: Final = 20
 _AXIS: Final = 84  # of the addresses
 _COLUMN: Final = 216
 _GAP: Final = 46  # beside a column: room for an arrow
-_TOP: Final = 128  # of the first stretch
+_TOP: Final = 134  # of the first stretch
 _LINE: Final = 18  # the least height of a stretch: a line of text
 _FREE: Final = 24  # the height of one that is free
 _TALL: Final = 36  # from here on a row has a second line
@@ -145,8 +145,8 @@ class _Drawing:
         summary = cut(_sentence(sheet.summary), room, _HEAD, bold=True)
         svg.append(_text(_MARGIN, 34, name + machine, "title"))
         svg.append(_text(_MARGIN, 57, summary, "head"))
-        if sheet.reason:
-            svg.append(_text(_MARGIN, 76, cut(printable(sheet.reason), room, _LABEL), "soft"))
+        for number, line in enumerate(wrapped(printable(sheet.reason), room, _LABEL, 2)):
+            svg.append(_text(_MARGIN, 76 + 15 * number, line, "soft"))
 
     def _memory(self, picture: Picture) -> None:
         """The columns' background, the addresses, and the breaks where all of it is free."""
@@ -303,4 +303,4 @@ def _description(sheet: Sheet) -> str:
         f"{_sentence(column.when)}: {', '.join(str(row.region) for row in column.rows)}."
         for column in sheet.picture.columns
     )
-    return " ".join(filter(None, [sheet.reason, *columns]))
+    return " ".join([sheet.reason, *columns])

@@ -1,4 +1,4 @@
-"""A picture of memory as text, 78 columns wide: each line is a stretch, or a part of one."""
+"""A picture of memory as text: each line is a stretch, or a part of one."""
 
 import math
 from dataclasses import dataclass
@@ -6,10 +6,12 @@ from typing import Final
 
 from rich.text import Text
 
+from pybuild import words
 from pybuild.picture import Column, Kind, Picture, Row, Stretch, size_text
 
 _ADDRESS: Final = 12  # columns: 0x12345678 and two blanks
-_WIDTH: Final = 66  # of all of the picture's columns
+_NARROWEST: Final = 16  # that a column of the picture can be
+_WIDEST: Final = 34  # beyond which it would only be emptier
 _BAR: Final = 2  # of a bar and a blank
 _ARROW: Final = 2  # of one arrow beside a column's rows
 
@@ -76,30 +78,36 @@ _ASCII: Final = Glyphs(
 )
 
 
-def render(picture: Picture, *, ascii_only: bool = False) -> Text:
+def render(picture: Picture, width: int, *, ascii_only: bool = False) -> Text:
     """The map, lowest addresses first.
 
     Args:
         picture: what to draw.
+        width: of the terminal, in characters; the map is wider only if it must.
         ascii_only: whether the terminal can show nothing else.
     """
     glyphs = _ASCII if ascii_only else _FULL
-    width = _WIDTH // len(picture.columns)
-    text = Text(" " * _ADDRESS, no_wrap=True, overflow="crop")
+    wide = min(max((width - _ADDRESS) // len(picture.columns), _NARROWEST), _WIDEST)
+    text = Text(" " * _ADDRESS)
     for column in picture.columns:
-        text.append(column.when.ljust(width), "bold")
-    drawn = [_Drawn(picture, column, width, glyphs) for column in picture.columns]
+        text.append(_cut(column.when, wide - 1, glyphs).ljust(wide), "bold")
+    drawn = [_Drawn(picture, column, wide, glyphs) for column in picture.columns]
     for number, stretch in enumerate(picture.stretches):
         for line in range(_lines(stretch)):
             address = f"{stretch.start:#010x}" if line == 0 else ""
             text.append(f"\n{address:<{_ADDRESS}}")
             if stretch.is_free:
-                text.append(f"{glyphs.gap} {size_text(stretch.size)}".ljust(width), "dim")
+                text.append(f"{glyphs.gap} {size_text(stretch.size)}".ljust(wide), "dim")
             for each in drawn[1:] if stretch.is_free else drawn:
                 text.append_text(each.line(number, line))
     text.append(f"\n{picture.top:#010x}".ljust(_ADDRESS + 1))
     text.append(f"{picture.top_is} ({size_text(picture.top)})", "dim")
     return text
+
+
+def _cut(text: str, room: int, glyphs: Glyphs) -> str:
+    """As much of a text as has room."""
+    return text if len(text) <= room else text[: max(room - 1, 0)] + glyphs.cut
 
 
 def _lines(stretch: Stretch) -> int:
@@ -127,12 +135,11 @@ class _Drawn:
         for row, span in covering:
             lane_width = self._inside // row.lanes
             text.pad_right(row.lane * lane_width - len(text))
-            label = row.label if (stretch, line) == (span[0], 0) else ""
-            room = lane_width - _BAR - 1
-            if len(label) > room:
-                label = row.short
-            if len(label) > room:
-                label = label[: room - 1] + self._glyphs.cut
+            label = ""
+            if (stretch, line) == (span[0], 0):
+                room = lane_width - _BAR - 1
+                label = row.label if len(row.label) <= room else row.short
+                label = _cut(words.harmless(label), room, self._glyphs)
             style = _STYLES[row.kind]
             text.append(f"{self._glyphs.bars[row.kind]} {label}", style)
         text.pad_right(self._inside - len(text))
@@ -150,9 +157,7 @@ class _Drawn:
         if here == (end, 0):
             return self._glyphs.head + corners[end > begin]
         if here == (begin, 0):
-            return (
-                "─" + corners[begin > end] if self._glyphs is _FULL else "-" + corners[begin > end]
-            )
+            return self._glyphs.tail + corners[begin > end]
         if min(begin, end) <= stretch and (min(begin, end), 0) < here < (max(begin, end), 0):
             return " " + self._glyphs.shaft
         return " " * _ARROW

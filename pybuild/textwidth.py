@@ -25,6 +25,18 @@ def cut(text: str, room: float, size: int, *, bold: bool = False) -> str:
     return f"{text}…"
 
 
+def wrapped(text: str, room: float, size: int, most: int) -> list[str]:
+    """A text in so many lines at most, broken at blanks; as much of it as has room there."""
+    lines = [""]
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}".lstrip()
+        if len(lines) == most or not lines[-1] or width(longer, size) <= room:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return [cut(line, room, size) for line in lines]
+
+
 def _of(character: str) -> float:
     """A character's width, in font sizes."""
     if not character.isascii():

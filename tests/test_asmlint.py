@@ -3,62 +3,9 @@
 from pathlib import Path
 
 import pytest
+from linting import GOOD, KERNEL, PAGE, PROTOCOL, changed, lint
 
 from pybuild import asmlint, asmtext, bootproto, paths
-
-GOOD = """\
-; x.asm - copies
-;
-; enter     protected32             by a test
-; reads     src address 0..0xffff
-; leaves    0x1000  ss=0x18
-; limit     128
-
-bits 32
-
-extern src
-
-start:
-    mov eax, __BOOT_DS
-    mov ss, eax
-    mov esi, strict dword src
-    call copy
-    jmp esi
-
-; copy: copies upwards.
-; In:       esi = from, edi = to, ecx = bytes
-; Out:      nothing
-; Clobbers: ecx, esi, edi
-copy:
-    rep movsb
-    ret
-"""
-PROTOCOL = "; bootproto.inc - constants: names\n__BOOT_CS equ 0x10\n__BOOT_DS equ 0x18\n"
-PAGE = "; zeropage.inc - constants: names\nE820_SIZE equ 20\nE820_ENTRIES equ 0x1e8\n"
-KERNEL = """\
-; k.asm - a kernel
-;
-; entered: by a BIOS
-; in: nothing
-; writes: nothing
-; leaves: never
-; limit: none
-start:
-    jmp start
-"""
-
-
-def lint(root: Path, files: dict[str, str]) -> list[str]:
-    for name, text in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return [str(finding) for finding in asmlint.findings(root)]
-
-
-def changed(old: str, new: str, text: str = GOOD) -> str:
-    assert text.count(old) == 1, old
-    return text.replace(old, new)
 
 
 def test_the_projects_own_sources_are_clean() -> None:
@@ -204,6 +151,34 @@ def test_each_rule_says_what_to_write(tmp_path: Path, old: str, new: str, expect
     assert len(found) <= 2
 
 
+CLEAR = """
+; clear: clears eax.
+; In:       nothing
+; Out:      eax = 0
+; Clobbers: nothing
+clear:
+    mov eax, 0
+    ret
+"""
+MACROS = """
+%macro end 0
+    ret
+%endmacro
+%macro save 1-*
+%rep %0
+    push %1
+%rotate 1
+%endrep
+%endmacro
+%macro restore 1-*
+%rep %0
+%rotate -1
+    pop %1
+%endrep
+%endmacro
+"""
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
@@ -220,13 +195,36 @@ def test_each_rule_says_what_to_write(tmp_path: Path, old: str, new: str, expect
         ("    rep movsb", "    pushfd\n    std\n    rep movsb\n    popfd"),
         ("    rep movsb", "    std\n.again:\n    rep movsb\n    cld"),
         ("bits 32", "%macro put 1\n    mov [edi], %1\n%endmacro\nbits 32"),
+        # What a program begins with is no routine, whatever is defined above it.
+        (
+            "bits 32\n\nextern src\n\nstart:",
+            "%macro put 1\n    nop\n%endmacro\nstruc s\nfirst: resd 1\nendstruc\n"
+            "bits 32\nextern src\nstart:\n    jz start\n    dd start, copy",
+        ),
+        # Names in a line that goes on, and with the label that they belong to.
+        ("    jmp esi", "one equ 1\ntwo equ 2\n    db one, \\\n        two\n    jmp esi"),
+        ("    jmp esi", "    db 1, copy.size\n    jmp esi\ncopy:\n.size equ $ - copy"),
+        # Segment registers that something else than MOV and POP loads.
+        ("    mov ss, eax", "    lss esp, [esi]"),
+        (
+            "bits 32\n\nextern src\n\nstart:\n    mov eax, __BOOT_DS\n    mov ss, eax",
+            "%macro put 2-*\n%rotate 1\n    mov %1, eax\n%endmacro\nbits 32\nextern src\n"
+            "start:\n    put ds, ss",
+        ),
         ("; Clobbers: ecx, esi, edi", "; Clobbers: everything but eax"),
+        # A macro that ends a routine, and one of whose operands it is not told which comes when.
+        ("    rep movsb\n    ret\n", "    rep movsb\n    end\n" + CLEAR),
+        (
+            "    rep movsb\n    ret",
+            "    save eax, ebx\n    mov eax, 1\n    mov ebx, 1\n    rep movsb\n"
+            "    restore eax, ebx\n    ret",
+        ),
     ],
 )
 def test_what_is_not_wrong_is_not_found(tmp_path: Path, old: str, new: str) -> None:
     stop = "\n; stop: waits.\n; In:       nothing\n; Out:      does not return\n"
     stop += "; Clobbers: everything\nstop:\n    mov ebx, 1\n    call stop\n    jmp stop\n"
-    assert lint(tmp_path, {"asm/i386/x.asm": changed(old, new) + stop}) == []
+    assert lint(tmp_path, {"asm/i386/x.asm": changed(old, new) + stop + MACROS}) == []
 
 
 CALLER = """
@@ -301,6 +299,13 @@ def test_a_routine_is_what_is_called_from_anywhere(tmp_path: Path) -> None:
             tmp_path, {"asm/i386/x.asm": source, "asm/include/a.inc": bare.format(label=label)}
         )
         assert len(found) == (4 if label == "there" else 0), use
+
+
+def test_a_file_uses_its_own_labels(tmp_path: Path) -> None:
+    """Two programs may each have a place of the same name."""
+    own = changed("    jmp esi", "    jmp esi\n\nhang:\n    jmp hang")
+    other = own.replace("x.asm", "y.asm")
+    assert lint(tmp_path, {"asm/i386/x.asm": own, "asm/i386/y.asm": other}) == []
 
 
 def test_every_field_has_a_name() -> None:

@@ -7,11 +7,16 @@ from hypothesis import strategies as st
 from pybuild import asmlint, asmtext
 
 
-@given(st.text() | st.text(alphabet="[]()'\"`;:,%.$ \tax0equ\n"))
+@given(st.text() | st.text(alphabet="[]()'\"`;:,%.$ \tax0equ\n\\"))
 def test_any_text_has_a_reading(text: str) -> None:
     statements = asmtext.parse(text)
-    assert [s.number for s in statements] == list(range(1, len(text.split("\n")) + 1))
-    for statement, line in zip(statements, text.split("\n"), strict=True):
+    lines = text.split("\n")
+    assert [s.number for s in statements] == list(range(1, len(lines) + 1))
+    for statement in statements:
+        line = "\n".join(lines[statement.number - 1 :])
+        if not line.startswith(";"):
+            line = line.replace("\\\n", "")
+        line = line.split("\n")[0]
         assert all(part in line for part in (statement.label, statement.comment))
         assert all(operand in line for operand in statement.operands)
     asmlint.check({"asm/i386/a.asm": text, "kernels/b.inc": text}, {})
@@ -42,6 +47,17 @@ def test_the_parts_of_a_line(
         operands,
         comment,
     )
+
+
+def test_lines_that_are_joined_are_one_statement() -> None:
+    """As NASM joins them: in a comment, too."""
+    text = "    dd one, \\\n  two, \\\n  three ; and \\\n four\n    nop\n    hlt\\"
+    first, *blank, after, last = asmtext.parse(text)
+    assert (first.mnemonic, first.operands) == ("dd", ("one", "two", "three"))
+    assert first.comment == "; and  four"
+    assert blank == [asmtext.Statement(number) for number in (2, 3, 4)]
+    assert (after.number, after.mnemonic) == (5, "nop")
+    assert last.number == 6
 
 
 @pytest.mark.parametrize(

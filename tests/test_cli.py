@@ -64,6 +64,7 @@ def test_what_is_no_kernel(room: Path, command: tuple[str, ...], kernel: str, wh
         ("--initrd initrd --cmdline mem=2M --initrd huge", "initrd: .* 0x100000 and 0x200000 .*"),
         ("-o folder/../good", ".*good: is what the image is built from; give another -o"),
         ("--initrd initrd -o initrd", "initrd: is what the image is built from; give another -o"),
+        ("--machine odd.toml -o odd.toml", "odd.toml: is what the image is built from; .*"),
         ("--target ram -o initrd", ".*initrd: is there already and is no directory; .*"),
         ("-o folder", ".*folder: is a directory, .*; give another -o, or --target ram for a .*"),
         ("-o fifo", ".*fifo: is there already and is no regular file; give another -o"),
@@ -261,3 +262,9 @@ def test_tasks_fail_with_a_line_too(arguments: list[str], status: int, line: str
     assert done.returncode == status
     assert done.stderr.startswith(line)
     assert done.stderr.count("\n") <= 1
+
+
+def test_a_name_gives_a_terminal_no_orders(room: Path) -> None:
+    assert refusal(room, "inspect", "no\x1b[2Jsuch") == (
+        "no\\x1b[2Jsuch: cannot be read: No such file or directory"
+    )

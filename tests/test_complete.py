@@ -51,6 +51,7 @@ def offered(*words: str) -> list[str]:
         (("build", "k", "--gp"), ["--gpt"]),
         (("boot", "i", "--drive", "c"), ["cdrom"]),
         (("boot", "i", "--screenshot", "s"), ["file"]),
+        (("debug", "i", "--at", "h"), ["hook"]),
         (("completion", "f"), ["fish"]),
     ],
     ids=lambda value: "_".join(value) if isinstance(value, tuple) else None,

@@ -68,7 +68,7 @@ def test_the_early_stage(built: Built) -> None:
     assert stopped_at(said, "real/bootsect.asm", "cli")
     for address, text in (("0000", "cli"), ("0001", "cld")):
         assert re.search(rf"9a00:{address} .*\t{text} *\n.*\n{shown(source, text)}", said)
-    assert re.search(r"=> |protected \(\) at", said)
+    assert re.search(r"\bprotected \(\) at asm/real/early\.asm:", said)
     assert re.search(shown(source, "mov eax, strict dword relocator"), said)
     assert re.search(r"9020:0000 +0x90200:\tjmp ", said)
     assert "cs=0x9020 eip=0\n" in said

@@ -17,6 +17,8 @@ from debugging import COMMAND, SECONDS, SMALL, shown
 from fakekernel import image, probe
 
 from pybuild import build
+from pybuild import debug as debugger
+from pybuild.errors import BuildError
 
 pytestmark = pytest.mark.boot
 
@@ -139,11 +141,45 @@ def test_a_place_that_is_not_reached(reporter: Path, tmp_path: Path) -> None:
     assert "\nend=ok\n--- screen\n" in log
 
 
-def test_a_boot_sector_of_somebody_else(tmp_path: Path) -> None:
-    sector = b"\xeb\xfe" + bytes(508) + b"\x55\xaa"  # jumps to itself
-    (tmp_path / "disk.img").write_bytes(sector.ljust(16 * 63 * len(sector), b"\0"))
-    why = refusal(tmp_path, "debug", "disk.img", *SMALL)
+@pytest.fixture
+def strange(tmp_path: Path) -> Path:
+    """A disk of somebody else, whose boot sector jumps to itself."""
+    sector = b"\xeb\xfe" + bytes(508) + b"\x55\xaa"
+    disk = tmp_path / "disk.img"
+    disk.write_bytes(sector.ljust(16 * 63 * len(sector), b"\0"))
+    return disk
+
+
+def test_a_place_that_is_not_reached_in_time(
+    strange: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(debugger, "_SECONDS", 0.5)
+    with pytest.raises(BuildError, match=r"did not come to 0x7c02 within 0\.5 s\n--- serial port"):
+        debugger.debug(strange, at=0x7C02, memory=64, extra=("-nic", "none"))
+
+
+def test_a_boot_sector_of_somebody_else(strange: Path, tmp_path: Path) -> None:
+    why = refusal(tmp_path, "debug", strange.name, *SMALL)
     assert why.startswith("disk.img: the boot sector at 0x7c00 is not made of the sources in asm/")
+
+
+def test_a_gdb_that_fails(reporter: Path, tmp_path: Path) -> None:
+    """With --verbose, which says what was done until then."""
+    gdb = tmp_path / "gdb"
+    gdb.write_text("#!/bin/sh\nexit 3\n")
+    gdb.chmod(0o755)
+    done = subprocess.run(
+        [*COMMAND, "-v", reporter, "--at", "entry", *SMALL],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert done.returncode == 1
+    *steps, last = done.stderr.splitlines()
+    assert last == f"bootsplice: {gdb} ended with exit status 3"
+    assert [step for step in steps if step.endswith(": running the guest up to entry")]
 
 
 def test_its_help_explains_the_places(tmp_path: Path) -> None:
@@ -152,7 +188,7 @@ def test_its_help_explains_the_places(tmp_path: Path) -> None:
     assert "\n  hook      the code that moves the kernel" in said
 
 
-@pytest.mark.parametrize("at", ["nowhere", "-1"])
+@pytest.mark.parametrize("at", ["nowhere", "-1", "0x1ffffffffffffffff"])
 def test_what_is_no_place(at: str, tmp_path: Path) -> None:
     assert f"'{at}': expected bootsect, entry, hook, kernel or an address" in refusal(
         tmp_path, "debug", "disk.img", f"--at={at}"

@@ -156,6 +156,19 @@ def test_a_name_that_is_no_text_can_be_shown(tmp_path: Path) -> None:
     assert "Traceback" not in refused.stderr
 
 
+def test_a_name_gives_a_terminal_no_orders(tmp_path: Path) -> None:
+    path = tmp_path / "k\x1b[2J\x9b"
+    path.write_bytes(image(OLD_PROTOCOL))  # has few fields, so a terminal's buffer holds them all
+    ours, theirs = os.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as screen:
+        command = [sys.executable, "-m", "pybuild.cli", "inspect", str(path)]
+        subprocess.run(command, stdout=theirs, check=True)
+        shown = screen.read(4096).decode()
+        os.close(theirs)
+    assert "k\\x1b[2J\\x9b, " in shown
+    assert not set(shown) & {"\x1b", "\x9b"}
+
+
 def test_a_reader_that_goes_away_is_no_crash(tmp_path: Path) -> None:
     path = tmp_path / "k"
     path.write_bytes(image())

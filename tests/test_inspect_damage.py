@@ -102,6 +102,18 @@ def test_a_damaged_file_on_a_cd(
     assert any(re.match(what, line) for line in wrong), wrong
 
 
+def test_a_cd_that_is_cut_off(make: Make, tmp_path: Path) -> None:
+    """Its files are not said to be damaged, nor to be shorter than nothing."""
+    made = make("iso")
+    size = made.path.stat().st_size
+    (plan,) = (f for f in inspected(made.path).files if f.path.endswith("plan.json"))
+    for left in (plan.offset, plan.offset - 4096, size - 2048):
+        (tmp_path / "cut").write_bytes(made.path.read_bytes()[:left])
+        found = damage(tmp_path / "cut")
+        assert found[0] == f"cut off: the file system has {size} bytes, and the image {left}"
+        assert not any("txt" in line for line in found)
+
+
 @pytest.mark.parametrize(
     ("name", "file", "what"),
     [
@@ -140,6 +152,14 @@ def test_what_the_plan_says_otherwise(make: Make, tmp_path: Path) -> None:
     assert f"initrd: {size} bytes, expected {size + 1} by plan.json" in found
 
 
+def test_a_folder_with_something_else_in_it(make: Make, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(make("ram").path, folder)
+    (folder / "gone").symlink_to("nowhere")
+    (folder / "sub").mkdir()
+    assert damage(folder) == []
+
+
 def test_no_plan_gives_a_terminal_orders(make: Make, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(make("ram").path, folder)
@@ -162,7 +182,12 @@ def test_the_command_shows_all_and_fails(make: Make, tmp_path: Path) -> None:
     done = run(tmp_path, "inspect", "wrong.img")
     assert done.returncode == 1
     assert "\nstate      DAMAGED, see below\n" in done.stdout
-    assert "DAMAGED          kernel" not in done.stdout.partition("symbols")[2]
+    rows = {line.split()[-1]: line for line in done.stdout.split("\n\n")[1].splitlines()}
+    assert rows["kernel"].endswith(" DAMAGED kernel")
+    assert {line.rindex(" ") for line in rows.values() if "sector" not in line} == {
+        rows["part"].rindex(" ")
+    }
+    assert not any("DAMAGED" in rows[name] for name in rows if name != "kernel")
     line = imagereport.damage(inspected(path))[0]
     assert done.stdout.splitlines()[-1] == f"DAMAGED: {line}"
     assert done.stderr == f"bootsplice: wrong.img: damaged: {line}\n"

@@ -178,7 +178,7 @@ def test_the_text(make: Make) -> None:
         f"i386/relocator     src={move.src:#x} dst={move.dst:#x} len={move.len:#x} "
         f"code32_start={move.code32_start:#x}" in bound
     )
-    assert all(len(line) <= 100 for line in bound.splitlines())
+    assert all(len(line) <= 80 for line in bound.splitlines())
     assert parts.count(" ok ") == 6
     assert f"{lowmemory.BOOT_SECTOR.address:#x}" in parts
     assert f"code32_start           {move.code32_start:<#18x} {move.relocator:#x}" in header

@@ -163,8 +163,22 @@ def test_what_is_no_number(text: str) -> None:
         numbers.parse(text)
     with pytest.raises(InputError, match="--base: found"):
         listing.address(text)
-    with pytest.raises(InputError, match=r"--set a=.*the form is SYMBOL=NUMBER"):
-        listing.setting(f"a={text}")
+    with pytest.raises(InputError, match=r"--set a=.*; the form is NAME=NUMBER$"):
+        numbers.settings([f"a={text}"])
+
+
+def test_settings() -> None:
+    assert numbers.settings(["src=0x200000", "len=8M", "n=010"]) == {
+        "src": 0x200000,
+        "len": 8 << 20,
+        "n": 10,
+    }
+    with pytest.raises(InputError, match=r"^--set src: found '', expected a number, as 4096,"):
+        numbers.settings(["src"])
+    with pytest.raises(InputError, match=r"^--set =1: there is no name; the form is NAME=NUMBER"):
+        numbers.settings(["=1"])
+    with pytest.raises(InputError, match=r"^--set a=2: 'a' is set already"):
+        numbers.settings(["a=1", "a=2"])
 
 
 def test_the_task() -> None:

@@ -47,8 +47,8 @@ def test_pc() -> None:
     profile = machine.load("pc")
     assert profile.ram == 512 * MIB
     assert profile.busy_while_loading == ()
-    assert Region("interrupt vectors and BIOS data area", 0, 0x600) in profile.reserved
-    assert Region("EBDA, video memory and ROMs", 0x9FC00, MIB) in profile.reserved
+    assert Region("BIOS's own data", 0, 0x600) in profile.reserved
+    assert Region("EBDA, video, ROMs", 0x9FC00, MIB) in profile.reserved
     # What SeaBIOS was measured to overwrite, in DESIGN.md.
     low, high = profile.overwritten_by_firmware
     assert (low.start, low.end) == (0x6700, 0x90000)

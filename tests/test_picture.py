@@ -12,7 +12,7 @@ from test_headplan import kernels as images
 from test_layout import PC, XEN, request
 from test_layout_any import kernels, machines
 
-from pybuild import picture, sheet, svgmap, textmap
+from pybuild import picture, sheet, svgmap, textmap, textwidth
 from pybuild.emulate.headimage import Made
 from pybuild.errors import InputError
 from pybuild.kernel import Kernel, parse
@@ -25,15 +25,14 @@ from pybuild.regions import Region
 from pybuild.sheet import Sheet
 
 WIDTH: Final = 80
+NARROW: Final = 60  # the least for three columns
 NAMES: Final = st.text(max_size=200) | st.text(
     "WMm@\N{CJK UNIFIED IDEOGRAPH-5B57}<&\"'>", max_size=99
 )
 
 
 def check_svg(told: Sheet) -> None:
-    text = svgmap.render(told)
-    assert text == svgmap.render(told)
-    drawing = drawn.parse(text)
+    drawing = drawn.parse(svgmap.render(told))
     drawn.check(drawn.texts(drawing), *drawn.size(drawing))
     shown = [int(label, 0) for label in drawn.addresses(drawing)]
     assert shown == sorted(shown)
@@ -46,9 +45,10 @@ def check_svg(told: Sheet) -> None:
 
 
 def check_text(told: Sheet) -> None:
-    for ascii_only in (False, True):
-        lines = textmap.render(told.picture, ascii_only=ascii_only).plain.splitlines()
-        assert max(map(len, lines)) <= WIDTH
+    for ascii_only, width in ((False, NARROW), (False, 200), (True, WIDTH)):
+        drawing = textmap.render(told.picture, width, ascii_only=ascii_only)
+        lines = drawing.plain.splitlines()
+        assert max(map(len, lines)) <= width
         assert not ascii_only or "".join(lines).isascii()
         found = [int(line.split()[0], 0) for line in lines if line.startswith("0x")]
         assert found == [stretch.start for stretch in told.picture.stretches] + [told.picture.top]
@@ -57,7 +57,7 @@ def check_text(told: Sheet) -> None:
         assert ascii_only or sum(line.count(tails) for line in lines) == len(told.moves)
 
 
-@settings(max_examples=150, derandomize=True)
+@settings(max_examples=100, derandomize=True)
 @given(
     image=kernels(),
     target=machines(),
@@ -120,9 +120,9 @@ def test_rows_that_overlap_are_side_by_side() -> None:
         (0xA000, 0x10000, True),
     ]
     three = dataclasses.replace(drawing, columns=(column, column, column))
-    lines = textmap.render(three).plain.splitlines()
-    assert "  █ goal             ◄┐ █ goal " in lines[2]
-    assert "  █        ▒ source  ─┘ █        ▒ source " in lines[3]
+    lines = textmap.render(three, 78).plain.splitlines()
+    assert "  █ dst              ◄┐ █ dst " in lines[2]
+    assert "  █        ▒ src     ─┘ █        ▒ src " in lines[3]
 
 
 def test_what_is_not_ours_is_shown_once() -> None:
@@ -145,6 +145,21 @@ def test_what_is_not_ours_is_shown_once() -> None:
 )
 def test_sizes_for_a_person(size: int, text: str) -> None:
     assert size_text(size) == text
+
+
+@given(
+    words=st.lists(st.text("aWm0", min_size=1, max_size=9), min_size=1, max_size=30),
+    room=st.integers(120, 400),
+    most=st.integers(1, 3),
+)
+def test_a_text_in_lines(words: list[str], room: int, most: int) -> None:
+    """Nothing of it is lost but what the last line has no room for."""
+    text = " ".join(words)
+    lines = textwidth.wrapped(text, room, 12, most)
+    assert len(lines) <= most
+    assert all(textwidth.width(line, 12) <= room for line in lines)
+    shown = " ".join(lines)
+    assert text == shown or (shown.endswith("…") and text.startswith(shown[:-1]))
 
 
 def test_a_name_that_xml_cannot_hold() -> None:

@@ -1,11 +1,7 @@
 """`bootsplice plan`, on real kernels: it says what `build` does."""
 
 import json
-import os
-import pty
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, Final
 
@@ -75,6 +71,8 @@ def test_memtest_under_xen(target: str, memtest: Path, tmp_path: Path) -> None:
     size = kernel.read(memtest).protected_size
     assert f"  src=0x200000  dst=0x100000  len={size:#x}" in lines
     assert any(line.startswith("code32_start") and "0x100000" in line for line in lines)
+    assert "  eax=ecx=edx=ebx=ebp=esi=edi=0x0  " in done.stdout
+    assert "  cs=0x10  ds=es=fs=gs=ss=0x18  df=if=0x0  unchanged: esp" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 
@@ -161,6 +159,7 @@ def test_an_image_that_moves_itself(memtest: Path, machine: str, at: int, overla
     check_image(found, order)
     assert data(found)["plan"] is None
     assert data(found)["head"]["len"] == move["len"]
+    assert not any("is loaded at" in note for note in found.notes)  # its loader says where
 
 
 def test_an_image_whose_initrd_is_moved(memtest: Path, tmp_path: Path) -> None:
@@ -240,24 +239,13 @@ def test_a_picture_that_cannot_be_written(room: Path, name: str, why: str) -> No
     assert re.fullmatch(why, refusal(room, "plan", "good", "--svg", name))
 
 
-@pytest.mark.parametrize("no_color", [False, True])
-def test_colours_are_for_a_terminal_that_wants_them(room: Path, no_color: bool) -> None:
-    ours, theirs = pty.openpty()
-    environment = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR")}
-    environment |= {"TERM": "xterm-256color"} | ({"NO_COLOR": "1"} if no_color else {})
-    command = [sys.executable, "-m", "pybuild.cli", "plan", "good", "--machine", "xen-hvm"]
-    with os.fdopen(ours, "rb", buffering=0) as screen:
-        with subprocess.Popen(command, cwd=room, env=environment, stdout=theirs) as process:
-            os.close(theirs)
-            shown = b""
-            try:
-                while piece := screen.read(65536):
-                    shown += piece
-            except OSError:  # the other end is closed
-                pass
-        assert process.returncode == 0
-    assert b"hvmloader" in shown
-    assert (b"32m" in shown) is not no_color  # green
+@pytest.mark.parametrize("name", ["good", "initrd", "odd.toml"])
+def test_a_picture_does_not_replace_what_it_is_of(room: Path, name: str) -> None:
+    before = (room / name).read_bytes()
+    arguments = ("good", "--initrd", "initrd", "--machine", "odd.toml", "--svg", name)
+    why = refusal(room, "plan", *arguments)
+    assert why == f"{name}: is what the image is built from; give another --svg"
+    assert (room / name).read_bytes() == before
 
 
 def test_the_picture_in_the_readme(memtest: Path, tmp_path: Path) -> None:
@@ -270,3 +258,54 @@ def test_the_picture_in_the_readme(memtest: Path, tmp_path: Path) -> None:
     assert "](docs/move.svg)" in (paths.ROOT / "README.md").read_text()
     texts = {box.text for box in drawn.texts(drawn.parse(PICTURE.read_text()))}
     assert {"memtest86+x64.bin on xen-hvm", "hvmloader", "relocator", "kernel runs"} <= texts
+
+
+def test_why_a_kernel_is_where_it_is(shop: Workshop) -> None:
+    """Where the disk loader is, a zImage runs: its setup code moves it on nonetheless."""
+    zimage = parts(named("probe-zimage"), shop)[0]
+    on = " Its own code moves it on to 0x1000."
+    why = "Why there: the protocol's own address 0x10000 (loadflags bit 0 clear)."
+    assert told(Order(zimage)).reason == why + on
+    found = told(Order(zimage, target="ram"))
+    assert found.reason.startswith("The kernel must be at 0x10000: while it is loaded, SeaBIOS's ")
+    assert found.reason.endswith(on)
+    elsewhere = told(Order(parts(named("probe-relocatable"), shop)[0], machine="xen-hvm"))
+    assert "hvmloader (0x100000..0x200000) has 0x100000" in elsewhere.reason
+    assert "Its own code" not in elsewhere.reason
+
+
+def test_rules_name_only_fields_that_there_are(shop: Workshop) -> None:
+    """heap_end_ptr is from 2.01 on."""
+    for name, has in (("probe-old", False), ("probe-2.00", False), ("probe-2.01", True)):
+        found = told(Order(parts(named(name), shop)[0]))
+        (stack,) = [part for part in found.parts if part.name.startswith("real-mode part")]
+        assert ("heap_end_ptr" in stack.why) is has, name
+
+
+@pytest.mark.parametrize(
+    ("ram", "where"),
+    [
+        (0x80100000, r"as high as is free, up to initrd_addr_max \(0x7fffffff\)"),
+        (0x8000000, r"as high as is free, below the RAM's end \(0x8000000\)"),
+    ],
+)
+def test_the_bound_of_an_initrd(ram: int, where: str, tmp_path: Path, shop: Workshop) -> None:
+    """initrd_addr_max is an initrd's highest byte; RAM ends at the first address that it lacks."""
+    (tmp_path / "initrd").write_bytes(b"initrd")
+    (tmp_path / "m.toml").write_text(f'base = "pc"\nram = {ram:#x}\n')
+    image = parts(named("debian-bzimage"), shop)[0]
+    order = Order(image, (tmp_path / "initrd",), "", str(tmp_path / "m.toml"), "ram")
+    (initrd,) = [part for part in told(order).parts if part.name == "initrd"]
+    assert re.search(where, initrd.why)
+
+
+@pytest.mark.parametrize(
+    ("move", "then"),
+    [("hook", "it puts code32_start back: 0x100000"), ("early", "it returns to the early stage")],
+)
+def test_what_the_relocator_does_at_last(
+    move: str, then: str, memtest: Path, tmp_path: Path
+) -> None:
+    done = run(tmp_path, "plan", memtest, "--machine", "xen-hvm", "--move", move)
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("  relocator: ")]
+    assert line.endswith(f"; {then}")

@@ -19,17 +19,15 @@ from pybuild import build, targets
 from pybuild.build import Order
 
 BOOTSPLICE = (sys.executable, "-m", "pybuild.cli")
-# Two seconds in which nothing happens, at no cost: QEMU is never let go.
-WAITS = ("boot", "disk.img", "--expect", "[a-z]", "--timeout", "2", "--", "-S", "-nic", "none")
-WAITING = "waiting for '[a-z]', 2 s at most"
 # A step that is soon over, a long one, a bar below a bar, and what is said meanwhile.
 STEPS = """
 import sys, time
 from pybuild import say
+say._LONG = 0.3
 with say.late_steps() as progress:
     progress("the short step")
     meter = progress("the long step")
-    time.sleep(1.5)
+    time.sleep(0.8)
     if meter: meter(0.42)
     with say.long_steps() as inner:
         inner("the inner step")
@@ -41,6 +39,17 @@ with say.late_steps() as progress:
     time.sleep(0.2)
 print("the end")
 """
+
+
+def waits(seconds: str, *options: str) -> tuple[str, ...]:
+    """A boot in which nothing happens, at no cost, for so long: QEMU is never let go."""
+    order = (*BOOTSPLICE, "boot", "disk.img", *options, "--expect", "[a-z]", "--timeout", seconds)
+    return (*order, "--", "-S", "-nic", "none")
+
+
+def waiting(seconds: str) -> str:
+    """What is said meanwhile."""
+    return f"waiting for '[a-z]', {seconds} s at most"
 
 
 @pytest.fixture
@@ -81,11 +90,11 @@ def test_verbose(room: Path) -> None:
 
 @pytest.mark.boot
 def test_verbose_boot_says_how_qemu_is_run(disk: Path) -> None:
-    done = run(disk, *WAITS[:2], "-v", *WAITS[2:])
+    done = subprocess.run(waits("0.1", "-v"), cwd=disk, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     command = r"running qemu-system-x86_64 .*disk\.img.* -S -nic none"
     assert re.search(rf"^bootsplice: [\d.]+ s: {command}$", done.stderr, re.M)
-    assert WAITING in done.stderr
+    assert waiting("0.1") in done.stderr
 
 
 def steps(folder: Path, **environment: str) -> terminal.Ran:
@@ -137,10 +146,17 @@ def test_no_bars_in_a_pipe(tmp_path: Path, forced: dict[str, str]) -> None:
 def test_boot_says_what_it_waits_for(disk: Path, to_a_file: bool) -> None:
     """Unless the guest's serial port is on the same terminal."""
     output = disk / "serial" if to_a_file else None
-    ran = terminal.run([*BOOTSPLICE, *WAITS], disk, output=output)
+    ran = terminal.run(waits("2"), disk, output=output)
     assert ran.status == 1
-    assert (WAITING in ran.screen) == to_a_file
+    assert (waiting("2") in ran.screen) == to_a_file
     assert "'[a-z]' was not seen within 2 s" in ran.screen
+
+
+@pytest.mark.boot
+def test_a_closed_standard_output_is_nothing_to_fail_of(disk: Path) -> None:
+    ran = terminal.run(("sh", "-c", 'exec "$@" >&-', "sh", *waits("0.1")), disk)
+    assert ran.status == 1
+    assert "bootsplice: disk.img: '[a-z]' was not seen within 0.1 s" in ran.screen
 
 
 def test_what_is_soon_over_shows_no_bar(room: Path) -> None:

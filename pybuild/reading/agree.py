@@ -1,6 +1,6 @@
 """Whether what is in an image is what its plan says."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from pybuild import splice
 from pybuild.kernel import Kernel
@@ -21,10 +21,10 @@ def differences(
         if there and there[0].address != load.address:
             yield f"{load.part}: goes to {there[0].address:#x}, {load.address:#x} by plan.json"
     yield from _header(plan, kernel)
+    planned = splice.symbols(plan, binaries)
     for part in parts:
         for code in part.code:
-            wanted = _symbols(plan, binaries).get(code.source, {})
-            for name, value in wanted.items():
+            for name, value in planned.get(code.source, {}).items():
                 found = (code.symbols or {}).get(name, value)
                 if found != value:
                     yield (
@@ -53,15 +53,3 @@ def _header(plan: Plan, kernel: Kernel | None) -> Iterator[str]:
                 f"setup: {patch.field} is {kernel[patch.field]:#x}, expected {patch.new:#x} "
                 "by plan.json"
             )
-
-
-def _symbols(plan: Plan, binaries: Binaries) -> dict[str, Mapping[str, int]]:
-    """What the plan binds each source to."""
-    found = {splice.BOOT_SECTOR: splice.boot_sector_symbols(plan)}
-    early = plan.load("early")
-    for move in plan.moves:
-        moved = binaries[splice.EARLY].symbols["moved"]
-        returns_to = early.address + moved if early else move.code32_start
-        found[splice.RELOCATOR] = splice.relocator_symbols(move, returns_to)
-        found[splice.EARLY] = {"relocator": move.relocator, "setup_cs": plan.entry.cs}
-    return found

@@ -26,6 +26,7 @@ _VALIDATION: Final = struct.Struct("<16H")
 _INITIAL: Final = struct.Struct("<BBHBBHI")  # bootable, media, segment, type, 0, sectors, LBA
 _BOOTABLE: Final = 0x88
 _NO_EMULATION: Final = 0
+_VOLUME_SIZE: Final = (16 * iso9660.SECTOR + 80, struct.Struct("<I"))  # ECMA-119 8.4.8
 _PLAN: Final = "plan.json"
 _CMDLINE: Final = "cmdline.txt"
 _MOST: Final = 1 << 20  # bytes of a file that is looked into
@@ -146,6 +147,13 @@ def _files(disk: Disk) -> list[File]:
     """
     import pycdlib
 
+    at, form = _VOLUME_SIZE
+    (sectors,) = form.unpack_from(span(disk, at, form.size))
+    if sectors * iso9660.SECTOR > disk.sectors * SECTOR:  # pycdlib would shorten the files to fit
+        raise _DamagedError(
+            f"cut off: the file system has {sectors * iso9660.SECTOR} bytes, and the image "
+            f"{disk.sectors * SECTOR}"
+        )
     iso = pycdlib.PyCdlib()
     try:
         with open(disk.descriptor, "rb", closefd=False) as stream:

@@ -69,7 +69,8 @@ def read(folder: Path, binaries: Binaries) -> Image:
     if contents(ram.ARGUMENTS) != ram.arguments(plan).encode():
         damage.append(f"{ram.ARGUMENTS}: not what {ram.PLAN} asks for")
     cmdline = small.get("cmdline", b"")
-    files = [File(path.name, 0, path.stat().st_size) for path in sorted(folder.iterdir())]
+    there = sorted(path for path in folder.iterdir() if path.is_file())
+    files = [File(path.name, 0, path.stat().st_size) for path in there]
     return Image(
         path=str(folder),
         size=sum(file.size for file in files),
