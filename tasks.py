@@ -109,7 +109,7 @@ def soak(c: Context) -> None:
 @task
 def lint(c: Context) -> None:
     """Check style and types, of the assembler sources, too."""
-    from pybuild import asmlint
+    from pybuild.lint import asmlint
 
     found = asmlint.findings(paths.ROOT)
     for finding in found:

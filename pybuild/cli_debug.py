@@ -10,7 +10,7 @@ from pybuild.cli_boot import drive_option, memory_option, vcpus_option
 from pybuild.drives import Drive
 
 if TYPE_CHECKING:
-    from pybuild.arrival import Place
+    from pybuild.debugging.arrival import Place
 
 _PLACES: Final = ("bootsect", "entry", "hook", "kernel")
 _ADDRESSES: Final = range(1 << 64)
@@ -80,6 +80,6 @@ def debug(
     kernel    the kernel's own protected-mode entry, after the move
     ADDRESS   any physical address: 0x100200 is where a loader enters a kernel in 64 bits
     """  # noqa: D301  \b is click's
-    from pybuild import debug as debugging
+    from pybuild.debugging import session as debugging
 
     debugging.debug(image, at=at, drive=drive, memory=memory, vcpus=vcpus, extra=qemu_arguments)

@@ -32,8 +32,8 @@ def plan(order: "Callable[[str], Order]", svg: Path | None, *, as_json: bool) ->
 
     Nothing is built. The options are those of `build`.
     """
-    from pybuild import sheet
     from pybuild.build import prepare, spare_inputs
+    from pybuild.drawing import sheet
 
     wanted = order(targets.DEFAULT)
     if svg:
@@ -42,7 +42,7 @@ def plan(order: "Callable[[str], Order]", svg: Path | None, *, as_json: bool) ->
         prepared = prepare(wanted, progress)
     told = sheet.of(prepared, wanted.target)
     if svg:
-        from pybuild import svgmap
+        from pybuild.drawing import svgmap
         from pybuild.files import output_file
 
         with output_file(svg, "--svg") as stream:
@@ -52,6 +52,6 @@ def plan(order: "Callable[[str], Order]", svg: Path | None, *, as_json: bool) ->
     elif not svg:
         from rich.console import Console
 
-        from pybuild import planreport
+        from pybuild.drawing import planreport
 
         planreport.show(told, Console())

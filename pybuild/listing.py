@@ -11,11 +11,12 @@ from itertools import groupby, islice, pairwise
 from pathlib import PurePosixPath
 from typing import Final, NamedTuple
 
-from pybuild import asmtext, contract, numbers
+from pybuild import contract, numbers
 from pybuild.assembler import Tree
 from pybuild.errors import InputError
 from pybuild.flat import BASE_SYMBOL, FlatBinary, Relocation
 from pybuild.lines import Line, Lines, load
+from pybuild.lint import asmtext
 
 _ROW: Final = 8  # bytes of data in a row
 _MOST: Final = 12  # and of an instruction with its fields

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 from xml.etree import ElementTree
 
-from pybuild import textwidth
+from pybuild.drawing import textwidth
 
 _SVG: Final = "{http://www.w3.org/2000/svg}"
 _SIZES: Final = {"title": 17, "head": 13, "address": 11, "small": 10}

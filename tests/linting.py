@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pybuild import asmlint
+from pybuild.lint import asmlint
 
 GOOD = """\
 ; x.asm - copies

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from linting import GOOD, KERNEL, PAGE, PROTOCOL, changed, lint
 
-from pybuild import asmlint, asmtext, bootproto, paths
+from pybuild import bootproto, paths
+from pybuild.lint import asmlint, asmtext
 
 
 def test_the_projects_own_sources_are_clean() -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pybuild import asmlint, asmtext
+from pybuild.lint import asmlint, asmtext
 
 
 @given(st.text() | st.text(alphabet="[]()'\"`;:,%.$ \tax0equ\n\\"))

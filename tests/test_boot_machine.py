@@ -13,10 +13,10 @@ from booting import TIMEOUT, boot, make, named, report
 from test_boot_real import run_to, stopped_guest
 
 from pybuild import machine
+from pybuild.debugging.rsp import Rsp
 from pybuild.guest import Guest
 from pybuild.material import Workshop
 from pybuild.regions import Region
-from pybuild.rsp import Rsp
 
 pytestmark = pytest.mark.boot
 

@@ -12,8 +12,8 @@ from booting import TIMEOUT, boot, named, plan, report
 
 from pybuild import kernel, material
 from pybuild.bootproto import BZIMAGE_LOAD_ADDRESS
+from pybuild.debugging.rsp import Rsp
 from pybuild.guest import Guest
-from pybuild.rsp import Rsp
 from pybuild.targets.ram import ARGUMENTS
 
 pytestmark = pytest.mark.boot

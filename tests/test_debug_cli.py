@@ -17,7 +17,7 @@ from debugging import COMMAND, SECONDS, SMALL, shown
 from fakekernel import image, probe
 
 from pybuild import build
-from pybuild import debug as debugger
+from pybuild.debugging import session as debugger
 from pybuild.errors import BuildError
 
 pytestmark = pytest.mark.boot

@@ -12,17 +12,17 @@ from test_headplan import kernels as images
 from test_layout import PC, XEN, request
 from test_layout_any import kernels, machines
 
-from pybuild import picture, sheet, svgmap, textmap, textwidth
+from pybuild.drawing import picture, sheet, svgmap, textmap, textwidth
+from pybuild.drawing.picture import size_text
+from pybuild.drawing.sheet import Sheet
 from pybuild.emulate.headimage import Made
 from pybuild.errors import InputError
 from pybuild.kernel import Kernel, parse
 from pybuild.layout import place
 from pybuild.machine import Machine
 from pybuild.phases import Phase
-from pybuild.picture import size_text
 from pybuild.protected import CODE_ALIGNMENT
 from pybuild.regions import Region
-from pybuild.sheet import Sheet
 
 WIDTH: Final = 80
 NARROW: Final = 60  # the least for three columns

@@ -12,12 +12,13 @@ from booting import named, parts
 from command import refusal, run
 from test_picture import WIDTH, check_svg, check_text
 
-from pybuild import build, kernel, paths, sheet
+from pybuild import build, kernel, paths
 from pybuild.build import Order
+from pybuild.drawing import sheet
+from pybuild.drawing.sheet import Sheet
 from pybuild.errors import InputError
 from pybuild.material import Workshop
 from pybuild.plan import Patch
-from pybuild.sheet import Sheet
 from pybuild.targets.ram import PLAN
 
 PICTURE: Final = paths.ROOT / "docs" / "move.svg"

@@ -16,10 +16,11 @@ from booting import named, parts
 from drawn import Box
 from missing import missing
 
-from pybuild import build, sheet, svgmap
+from pybuild import build
 from pybuild.build import Order
+from pybuild.drawing import sheet, svgmap
+from pybuild.drawing.sheet import Sheet
 from pybuild.material import Workshop
-from pybuild.sheet import Sheet
 
 pytestmark = pytest.mark.soak
 

@@ -16,9 +16,9 @@ from qemu.qmp import QMPError
 from qemuguest import PNG, boot
 
 from pybuild import vga
+from pybuild.debugging.rsp import Rsp, RspError
 from pybuild.errors import BuildError
 from pybuild.guest import Guest
-from pybuild.rsp import Rsp, RspError
 from pybuild.watch import BootResult, Watch
 
 # SeaBIOS is the guest. Without a network card it is at its last word in half a second.

@@ -20,10 +20,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Final, NamedTuple
 
-from pybuild import asmeffects, asmroutines, asmtext, asmwrites, bootproto, contract
-from pybuild.asmtext import Statement
+from pybuild import bootproto, contract
 from pybuild.contract import Contract
 from pybuild.errors import BuildError
+from pybuild.lint import asmeffects, asmroutines, asmtext, asmwrites
+from pybuild.lint.asmtext import Statement
 
 WIDTH: Final = 100
 KINDS: Final = {

@@ -7,11 +7,11 @@ from typing import Final, Literal
 
 from pybuild import loader, splice
 from pybuild.bootproto import PARAGRAPH
+from pybuild.debugging.findcode import BOOT_SECTOR, SETUP_ENTRY, Bits, Finder, Found
+from pybuild.debugging.rsp import Rsp
 from pybuild.errors import BuildError, InputError
-from pybuild.findcode import BOOT_SECTOR, SETUP_ENTRY, Bits, Finder, Found
 from pybuild.flat import FlatBinary
 from pybuild.regions import Region
-from pybuild.rsp import Rsp
 
 Place = Literal["bootsect", "entry", "hook", "kernel"]
 

@@ -17,19 +17,20 @@ from typing import Final, TextIO
 
 from elftools.elf.elffile import ELFFile
 
-from pybuild import assembler, bootproto, drives, gdbscript, kernel, lines, linker, say
-from pybuild.arrival import Arrival, Journey, NotReachedError, Place
+from pybuild import assembler, bootproto, drives, kernel, lines, linker, say
 from pybuild.assembler import Tree
 from pybuild.boot import qemu_arguments, shown, to_stdout
+from pybuild.debugging import gdbscript
+from pybuild.debugging.arrival import Arrival, Journey, NotReachedError, Place
+from pybuild.debugging.gdbscript import Files, Symbols
+from pybuild.debugging.rsp import Rsp
 from pybuild.drives import Drive
 from pybuild.errors import BuildError
 from pybuild.files import write_file
 from pybuild.flat import FlatBinary
-from pybuild.gdbscript import Files, Symbols
 from pybuild.guest import PROGRAM, Guest
 from pybuild.kernel import Kernel
 from pybuild.regions import Region
-from pybuild.rsp import Rsp
 
 _SECONDS: Final = 60.0  # that a guest may take from one place to the next
 _QEMU_REAL_MODE: Final = 0x10000  # where QEMU's own loader puts what is new enough; hw/i386/x86.c

@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from typing import Final
 
-from pybuild.asmtext import Statement, names
+from pybuild.lint.asmtext import Statement, names
 
 FLAGS: Final = "flags"
 _LOW, _HIGH, _WORD, _ALL = 1, 2, 3, 7

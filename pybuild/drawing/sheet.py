@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from pybuild import contract, headphases, paths, phases, picture, splice
+from pybuild import contract, headphases, paths, phases, splice
 from pybuild.build import Prepared
+from pybuild.drawing import picture
+from pybuild.drawing.picture import Picture
 from pybuild.headplan import ENTRY_64, HeadPlan
 from pybuild.machine import Machine
 from pybuild.phases import Phase
-from pybuild.picture import Picture
 from pybuild.plan import Patch, Plan
 from pybuild.regions import Region
 

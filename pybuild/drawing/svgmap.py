@@ -10,9 +10,9 @@ from typing import Final
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-from pybuild.picture import Column, Kind, Picture, Row, Stretch, size_text
-from pybuild.sheet import Sheet
-from pybuild.textwidth import cut, width, wrapped
+from pybuild.drawing.picture import Column, Kind, Picture, Row, Stretch, size_text
+from pybuild.drawing.sheet import Sheet
+from pybuild.drawing.textwidth import cut, width, wrapped
 
 _MARGIN: Final = 20
 _AXIS: Final = 84  # of the addresses

@@ -7,7 +7,7 @@ from typing import Final
 from rich.text import Text
 
 from pybuild import words
-from pybuild.picture import Column, Kind, Picture, Row, Stretch, size_text
+from pybuild.drawing.picture import Column, Kind, Picture, Row, Stretch, size_text
 
 _ADDRESS: Final = 12  # columns: 0x12345678 and two blanks
 _NARROWEST: Final = 16  # that a column of the picture can be

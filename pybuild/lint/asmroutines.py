@@ -20,9 +20,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from pybuild import asmwrites
-from pybuild.asmtext import DATA, Statement, names
-from pybuild.asmwrites import Writes
+from pybuild.lint import asmwrites
+from pybuild.lint.asmtext import DATA, Statement, names
+from pybuild.lint.asmwrites import Writes
 
 KEYWORDS: Final = ("In", "Out", "Clobbers")
 _LINE: Final = re.compile(rf"; ({'|'.join(KEYWORDS)}):\s*(.*)")

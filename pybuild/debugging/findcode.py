@@ -12,9 +12,9 @@ from typing import Final, Literal
 
 from pybuild import bootproto, headplaces, loader, lowmemory, splice
 from pybuild.bootproto import PARAGRAPH, SECTOR
+from pybuild.debugging.rsp import Rsp, RspError
 from pybuild.flat import FlatBinary
 from pybuild.headplan import ENTRY_64, HEAD_RELOCATOR
-from pybuild.rsp import Rsp, RspError
 
 Bits = Literal[16, 32, 64]
 

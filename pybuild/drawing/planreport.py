@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pybuild import picture, textmap, words
-from pybuild.sheet import Sheet
+from pybuild import words
+from pybuild.drawing import picture, textmap
+from pybuild.drawing.sheet import Sheet
 
 
 def show(sheet: Sheet, console: Console) -> None:

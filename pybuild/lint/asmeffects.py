@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from pybuild import asmroutines, asmwrites
-from pybuild.asmroutines import ENDS, Routine, Sources
-from pybuild.asmtext import Statement
-from pybuild.asmwrites import FLAGS, Writes
+from pybuild.lint import asmroutines, asmwrites
+from pybuild.lint.asmroutines import ENDS, Routine, Sources
+from pybuild.lint.asmtext import Statement
+from pybuild.lint.asmwrites import FLAGS, Writes
 
 
 class Effects:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final
 from xml.etree import ElementTree
 
-from pybuild.arrival import Arrival
-from pybuild.findcode import Bits, header_field
+from pybuild.debugging.arrival import Arrival
+from pybuild.debugging.findcode import Bits, header_field
 from pybuild.regions import Region
 
 # gdb's names of the architectures of 16-bit and 32-bit code; the latter may be entered in 64 bits.

@@ -1,0 +1,1 @@
+"""`bootsplice debug`: a guest in QEMU, stopped at a place in its boot, with gdb."""

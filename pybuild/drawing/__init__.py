@@ -1,0 +1,1 @@
+"""`bootsplice plan`: what a plan says, as data, text and pictures."""

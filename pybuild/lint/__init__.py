@@ -1,0 +1,1 @@
+"""`invoke lint`: the style of the assembler's sources."""
