@@ -103,19 +103,18 @@ class Tree:
 def own(progress: Progress = silent) -> Tree:
     """Bootsplice's own sources and their flat binaries, assembled anew where one has changed.
 
-    An installed bootsplice has them ready in its package, where nothing is ever written.
-
     Raises:
         BuildError: as by `build`.
     """
     tree = Tree(paths.ROOT, paths.BUILD)
-    if paths.IS_CHECKOUT:
-        build(tree, progress)
+    build(tree, progress)
     return tree
 
 
 def build(tree: Tree, progress: Progress = silent) -> list[str]:
     """Brings every flat binary up to date.
+
+    An installed bootsplice has its own ready in its package, where nothing is ever written.
 
     Args:
         tree: the sources.
@@ -127,6 +126,8 @@ def build(tree: Tree, progress: Progress = silent) -> list[str]:
     Raises:
         BuildError: NASM is missing or refuses a source, or a source breaks its contract.
     """
+    if tree.build == paths.BUILD and not paths.IS_CHECKOUT:
+        return []
     tree.build.mkdir(parents=True, exist_ok=True)
     with flock.held(tree.build / ".lock"):
         for left_over in tree.build.glob(".asm.*"):  # by a build that was killed

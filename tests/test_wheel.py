@@ -174,6 +174,12 @@ def test_the_other_commands(installed: Installed, tmp_path: Path) -> None:
     installed.run(tmp_path, "restore", disk)
     assert disk.read_bytes()[:512] == before
 
+    told = json.loads(installed.run(tmp_path, "plan", "kernel", "--json").stdout)
+    assert told["kernel"] == "kernel"
+    for found in ("asm/i386/relocator.asm", "assembled/real/early.bin"):
+        (path,) = installed.folder.glob(f"venv/lib/*/site-packages/pybuild/{found}")
+        assert ": contract kept\n" in installed.run(tmp_path, "trace", path).stdout
+
     assert "_BOOTSPLICE_COMPLETE" in installed.run(tmp_path, "completion", "zsh").stdout
     assert "not there yet" in installed.run(tmp_path, "lab", "xen", "--status").stdout
 
