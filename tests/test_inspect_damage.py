@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -158,6 +159,14 @@ def test_a_folder_with_something_else_in_it(make: Make, tmp_path: Path) -> None:
     (folder / "gone").symlink_to("nowhere")
     (folder / "sub").mkdir()
     assert damage(folder) == []
+
+
+def test_a_fifo_for_a_part_is_not_waited_for(make: Make, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(make("ram").path, folder)
+    (folder / "cmdline.bin").unlink()
+    os.mkfifo(folder / "cmdline.bin")
+    assert "cmdline.bin: is no regular file" in damage(folder)
 
 
 def test_no_plan_gives_a_terminal_orders(make: Make, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ says; the spliced kernel image has the kernel once more.
 """
 
 import contextlib
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -32,6 +33,8 @@ def read(folder: Path, binaries: Binaries) -> Image:
 
     def contents(name: str) -> bytes:
         with _noted(name, damage):
+            if (folder / name).is_fifo():  # reading it would wait for somebody to write
+                raise OSError(errno.ESPIPE, "is no regular file")
             return (folder / name).read_bytes()
         return b""
 
