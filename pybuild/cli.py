@@ -34,12 +34,20 @@ from pybuild.errors import BuildError, InputError, reported
 
 
 class Commands(click.Group):
-    """Commands that may all be asked to say less or more, before or behind their name."""
+    """Commands that may all be asked to say less or more, before or behind their name.
+
+    The epilog of each is examples.
+    """
 
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
-        """Adds a command, and to it the options that all have."""
-        cmd.params += _how_much_to_say()
+        """Adds a command, and to it what all have."""
+        _complete(cmd)
         super().add_command(cmd, name)
+
+
+def _complete(command: click.Command) -> None:
+    command.params += _how_much_to_say()
+    command.epilog = f"Examples:\n\n{command.epilog}"
 
 
 def _how_much_to_say() -> list[click.Parameter]:
@@ -67,7 +75,7 @@ def cli() -> None:
     """Make a Linux/x86 boot protocol kernel boot where nothing else boots it."""
 
 
-cli.params += _how_much_to_say()
+_complete(cli)
 for _command in (
     cli_look.inspect,
     cli_plan.plan,

@@ -95,7 +95,7 @@ _ORDER: Final[tuple[_Decorator, ...]] = (
 )
 
 
-@click.command(epilog=EXAMPLE)
+@click.command(epilog=EXAMPLE, short_help="Build a bootable image from a kernel.")
 @click.option(
     "-o",
     "--output",
