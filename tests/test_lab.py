@@ -129,6 +129,7 @@ def test_no_apt(room: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert [path for path in cache.rglob("*") if path.name != "xen-lab"] == []
 
 
+@pytest.mark.soak
 def test_a_damaged_template(copy: Path, room: Path, made: Callable[[str, str, str], Made]) -> None:
     (devices,) = copy.glob("template-*/devices")
     content = devices.read_bytes()

@@ -57,7 +57,7 @@ def test_qemu_img_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         with pytest.raises(BuildError, match=r"out\.vdi: not written: qemu-img: no space"):
             make(tmp_path, "out.vdi")
         patched.setenv("PATH", "/nonexistent")
-        patched.setattr(assembler, "build", lambda _: [])
+        patched.setattr(assembler, "build", lambda *_: [])
         with pytest.raises(BuildError, match="apt-get install qemu-utils"):
             make(tmp_path, "out.vdi")
     assert old.read_bytes() == b"old"

@@ -135,6 +135,7 @@ def test_a_guest_of_the_host(
     check(image.recipe, report(log), image.plan)
 
 
+@pytest.mark.soak
 def test_what_never_comes(brought: tuple[Path, list[str]]) -> None:
     """The time is up when xl has only begun to make the guest."""
     order = f"boot {Lab.image}/ram --on xen --expect ^never$ --timeout 1"
@@ -144,6 +145,7 @@ def test_what_never_comes(brought: tuple[Path, list[str]]) -> None:
     assert why in said.splitlines()
 
 
+@pytest.mark.soak
 def test_bootsplice_is_ended(brought: tuple[Path, list[str]]) -> None:
     status, said = on_the_host(brought, "timeout", "11", f"boot {Lab.image}/ram --on xen")
     assert status != 0, said
