@@ -4,6 +4,7 @@ import ctypes
 import functools
 import struct
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from typing import Final, NamedTuple
 
 from unicorn import unicorn_const as uc_const
@@ -11,6 +12,7 @@ from unicorn import x86_const
 from unicorn.unicorn_py3.unicorn import Uc, UcContext
 
 from pybuild.contract import GENERAL, LONG, SEGMENTS, WIDE
+from pybuild.errors import BuildError
 
 NUMBERS: Final = {
     r: getattr(x86_const, f"UC_X86_REG_{r.upper()}") for r in (*GENERAL, *SEGMENTS, *LONG)
@@ -77,7 +79,10 @@ def _segments_at() -> int:
         fits = list(values[: len(GENERAL)]) == general and values[17] & FLAGS["if"]
         found = found if fits and values[21] == -1 else -1
     if found < 0:
-        raise NotImplementedError("this unicorn keeps its segment registers in another way")
+        raise BuildError(
+            f"unicorn {metadata.version('unicorn')}: keeps the registers in another way than 2.1 does; "
+            "install 2.1 (pip install 'unicorn==2.1.*')"
+        )
     return found
 
 
