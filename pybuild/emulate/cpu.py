@@ -80,8 +80,8 @@ def _segments_at() -> int:
         found = found if fits and values[21] == -1 else -1
     if found < 0:
         raise BuildError(
-            f"unicorn {metadata.version('unicorn')}: keeps the registers in another way than 2.1 does; "
-            "install 2.1 (pip install 'unicorn==2.1.*')"
+            f"unicorn {metadata.version('unicorn')}: keeps the registers in another way than 2.1 "
+            "does; install 2.1 (pip install 'unicorn==2.1.*')"
         )
     return found
 
