@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tarfile
 import venv
 import zipfile
 from dataclasses import dataclass
@@ -131,8 +130,7 @@ def test_a_wheel_of_the_sdist_is_the_same(dist: Dist, tmp_path: Path) -> None:
 
 
 def test_a_wheel_is_not_made_without_nasm(dist: Dist, tmp_path: Path) -> None:
-    with tarfile.open(dist.sdist) as sdist:
-        sdist.extractall(tmp_path, filter="data")
+    shutil.unpack_archive(dist.sdist, tmp_path)
     done = hatchling(tmp_path / _NAME, "-t", "wheel", path=str(tmp_path))
     assert done.returncode == 1
     assert done.stderr.startswith("bootsplice: nasm is not installed; ")
