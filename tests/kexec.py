@@ -40,10 +40,11 @@ _QUICKLY: Final = (
 _HOLE: Final = "memmap=15M$1M"
 # Room for a kernel that is to run when this one has crashed, and for all that it may use: more if
 # there is more, for a Linux.
-_CRASH: Final = "crashkernel=0-256M:48M,256M-:192M@64M"
+_CRASH: Final = "crashkernel=0-512M:48M,512M-:192M@64M"
 _LOAD: Final = "--load --kexec-syscall"
 _LOAD_PANIC: Final = "--load-panic --kexec-syscall"
 _MEMORY: Final = 128  # MiB; with more memtest86+ takes long
+_CRASH_MEMORY: Final = 192  # for the first kernel, too, which sometimes panicked with less
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +152,16 @@ def _apt_of(architecture: str, folder: Path) -> Iterator[None]:
 
 
 def _loader(
-    name: str, entry: Entry, architecture: str, options: str, more: str = "", cpu: str = "max"
+    name: str,
+    entry: Entry,
+    architecture: str,
+    options: str,
+    more: str = "",
+    *,
+    cpu: str = "max",
+    memory: int = _MEMORY,
 ) -> Loader:
-    return Loader(name, entry, _kexec(architecture, options, more, cpu), memory=_MEMORY)
+    return Loader(name, entry, _kexec(architecture, options, more, cpu), memory=memory)
 
 
 # A relocatable kernel goes to the first multiple of its kernel_alignment from 0x100000 on, with
@@ -177,8 +185,12 @@ KEXEC_MEM_MIN: Final = _loader("kexec-mem-min", "64-bit", "amd64", f"{_LOAD} --m
 KEXEC_HOLE: Final = _loader("kexec-hole", "32-bit", "amd64", _LOAD, _HOLE)
 KEXEC_HOLE_I386: Final = _loader("kexec-hole-i386", "32-bit", "i386", _LOAD, _HOLE)
 # 0x4000000 for a relocatable kernel; any other is refused: "BzImage is not relocatable".
-KEXEC_CRASH: Final = _loader("kexec-crash", "32-bit", "amd64", _LOAD_PANIC, _CRASH)
-KEXEC_CRASH_I386: Final = _loader("kexec-crash-i386", "32-bit", "i386", _LOAD_PANIC, _CRASH)
+KEXEC_CRASH: Final = _loader(
+    "kexec-crash", "32-bit", "amd64", _LOAD_PANIC, _CRASH, memory=_CRASH_MEMORY
+)
+KEXEC_CRASH_I386: Final = _loader(
+    "kexec-crash-i386", "32-bit", "i386", _LOAD_PANIC, _CRASH, memory=_CRASH_MEMORY
+)
 
 ALL: Final = (
     KEXEC,
