@@ -76,6 +76,8 @@ class Tree:
         found = []
         known: dict[str, Arch] = {}
         for path in sorted(self.asm.rglob("*.asm")):
+            if not path.is_file():  # a lock of Emacs' is a link to nowhere
+                continue
             relative = path.relative_to(self.asm)
             folder = relative.parts[0]
             if folder not in known:
