@@ -102,6 +102,13 @@ _GDTS: Final = {
 }
 
 
+def selectors(register: str) -> range:
+    """What a segment register can hold on entry to protected or long mode, by the GDT there."""
+    return (
+        range(BOOT_CS, BOOT_CS + 8, 8) if register == "cs" else range(0x18, 16 + 8 + len(_DATA), 8)
+    )
+
+
 def _patterns(mode: str) -> dict[str, int]:
     """What the registers hold on entry: each another value."""
     if mode == "long64":
