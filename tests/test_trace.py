@@ -13,7 +13,7 @@ from nasm import ARCH
 from pybuild import assembler, numbers
 from pybuild.assembler import Tree
 from pybuild.contract import SEGMENTS
-from pybuild.emulate.machine import selectors
+from pybuild.emulate.machine import SELECTORS
 from pybuild.errors import InputError
 from pybuild.paths import BUILD, ROOT
 from pybuild.trace import Traced, diskscene, headscene, show, target, traces
@@ -135,9 +135,9 @@ def test_what_cannot_be_set(texts: list[str], problem: str) -> None:
         traces(TREE, RELOCATOR, numbers.settings(texts))
 
 
-@pytest.mark.parametrize("register", SEGMENTS)
+@pytest.mark.parametrize("register", [name for name in SEGMENTS if name != "cs"])
 def test_each_selector_can_be_set(register: str) -> None:
-    for selector in selectors(register):
+    for selector in SELECTORS:
         [traced] = traces(TREE, RELOCATOR, {"src": 0x200000, register: selector})
         assert traced.kept
 

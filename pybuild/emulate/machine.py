@@ -95,18 +95,12 @@ class Start:
 # What the segment registers but CS hold on entry to protected mode: selectors 0x20, 0x28 ...
 _ODD: Final = [Segment(0x1357_0000 + 0x102_1110 * i, 0x1FFF + PAGE * i, True) for i in range(5)]
 _DATA: Final = b"".join(segment.descriptor(0x93) for segment in (FLAT, *_ODD))
+SELECTORS: Final = range(BOOT_CS + 8, BOOT_CS + 8 + len(_DATA), 8)  # of data, there on entry
 _GDTS: Final = {
     "real16": b"",
     "protected32": bytes(16) + FLAT.descriptor(0x9B) + _DATA,
     "long64": bytes(16) + FLAT_64.descriptor(0x9B) + _DATA,
 }
-
-
-def selectors(register: str) -> range:
-    """What a segment register can hold on entry to protected or long mode, by the GDT there."""
-    return (
-        range(BOOT_CS, BOOT_CS + 8, 8) if register == "cs" else range(0x18, 16 + 8 + len(_DATA), 8)
-    )
 
 
 def _patterns(mode: str) -> dict[str, int]:

@@ -16,9 +16,9 @@ from typing import Final
 from pybuild import contract, longmode
 from pybuild.assembler import Tree
 from pybuild.contract import LONG, SEGMENTS, Contract, Read
-from pybuild.emulate.activation import Placed
+from pybuild.emulate.activation import BOOT_CS, Placed
 from pybuild.emulate.layouts import PARAMS, Layout, LongLayout, simple
-from pybuild.emulate.machine import Start, selectors
+from pybuild.emulate.machine import SELECTORS, Start
 from pybuild.emulate.memory import PAGE, TOP, Memory
 from pybuild.emulate.paging import HIGHEST, Paging, Range
 from pybuild.errors import InputError
@@ -80,7 +80,7 @@ def _check(name: str, terms: Contract, given: Mapping[str, int]) -> None:
         bits = 16 if register in SEGMENTS else 64 if register in LONG else 32
         ranges[register] = range(1 << bits)
         if register in SEGMENTS and terms.enter != "real16":
-            ranges[register] = selectors(register)
+            ranges[register] = range(BOOT_CS, BOOT_CS + 1) if register == "cs" else SELECTORS
     for key, value in given.items():
         if key not in ranges:
             symbols = ", ".join(read.symbol for read in terms.reads) or "none"
