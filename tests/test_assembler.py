@@ -91,15 +91,6 @@ def test_each_source_has_its_outputs(tree: Tree) -> None:
     assert not list(tree.build.rglob(".asm.*"))
 
 
-def test_what_is_no_file_is_no_source(tree: Tree) -> None:
-    """Emacs' lock of a file that is being edited is a link to nowhere."""
-    before = tree.sources()
-    (tree.asm / "i386/.#a.asm").symlink_to("me@here.4711:1763870798")
-    (tree.asm / "i386/folder.asm").mkdir()
-    assert tree.sources() == before
-    assert assembler.build(tree) == []
-
-
 @pytest.mark.parametrize(
     ("name", "needs"),
     [
