@@ -76,6 +76,8 @@ class Tree:
         found = []
         known: dict[str, Arch] = {}
         for path in sorted(self.asm.rglob("*.asm")):
+            if not path.is_file():  # a lock of Emacs' is a link to nowhere
+                continue
             relative = path.relative_to(self.asm)
             folder = relative.parts[0]
             if folder not in known:
@@ -278,11 +280,12 @@ def _assemble(tree: Tree, source: Source, stem: Path, includes: set[Path]) -> li
         raise BuildError(f"nasm {verb} {relative}:\n{run.stderr.strip()}")
     inputs = {*includes, *_dependencies(tree, Path(f"{stem}.d"))}
     _write_dependencies(tree, source, Path(f"{stem}.d"), {p for p in inputs if p.is_file()})
-    binary = linker.link(Path(f"{stem}.o"), source.name, source.arch.relocations)
+    written = Path(f"{stem}.o")
+    binary = linker.link(written, source.name, source.arch.relocations, shown=Path(relative))
     terms.check(binary)
     binary.save(stem)
-    lines.of_object(Path(f"{stem}.o")).save(stem)
-    dwarf.correct(Path(f"{stem}.o"))
+    lines.of_object(written).save(stem)
+    dwarf.correct(written)
     return sorted(inputs)
 
 

@@ -17,9 +17,9 @@ import watchfiles
 from rich.console import Console
 from rich.markup import escape
 
-from pybuild import assembler, contract
+from pybuild import assembler, contract, errors
 from pybuild.assembler import Tree
-from pybuild.errors import BuildError, InputError
+from pybuild.errors import InputError
 from pybuild.trace import show, traces
 
 _SOURCES: Final = (".asm", ".inc", ".toml")
@@ -71,8 +71,8 @@ class _Loop:
         self.close()
         try:
             assembler.build(self._tree)
-        except BuildError as error:
-            self._say(f"bootsplice: {error}", "red")
+        except errors.FORESEEN as error:  # a file may be gone again, or not be there yet
+            self._say(errors.line(error), "red")
             return
         stamps = self._stamps()
         names = [name for name, stamp in stamps.items() if stamp and stamp != self._held.get(name)]
@@ -102,7 +102,7 @@ class _Loop:
     def _stamps(self) -> dict[str, bytes]:
         """What each source was last assembled from; nothing for one that never was."""
         found = {}
-        with contextlib.suppress(BuildError):  # an arch.toml that is being edited
+        with contextlib.suppress(*errors.FORESEEN):  # an arch.toml that is being edited
             for source in self._tree.sources():
                 path = self._tree.build / f"{source.name}.stamp"
                 found[source.name] = path.read_bytes() if path.exists() else b""
@@ -120,8 +120,8 @@ def _at_once(tree: Tree, name: str) -> Iterator[str]:
         yield from show.verdicts(traces(tree, name))
     except InputError as error:
         yield f"no trace: {error}"
-    except BuildError as error:
-        yield f"bootsplice: {error}"
+    except errors.FORESEEN as error:
+        yield errors.line(error)
 
 
 class _Tests:

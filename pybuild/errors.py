@@ -7,7 +7,7 @@ in bootsplice and keeps its traceback.
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import NoReturn
+from typing import Final, NoReturn
 
 
 class BootspliceError(Exception):
@@ -26,13 +26,22 @@ class BuildError(BootspliceError):
     """A build or a boot failed: the assembler, the linker, a tool that is missing, a guest."""
 
 
+FORESEEN: Final = (BootspliceError, OSError)  # every failure that is no bug
+
+
+def line(error: BootspliceError | OSError) -> str:
+    """What such a failure is on standard error."""
+    if isinstance(error, BootspliceError):
+        return f"bootsplice: {error}"
+    return f"bootsplice: {error.filename or 'input/output'}: {error.strerror}"
+
+
 @contextlib.contextmanager
 def reported(fail: Callable[[str, int], NoReturn]) -> Iterator[None]:
     """Turns every failure that is no bug into a call of `fail` with its text and exit status."""
     try:
         yield
     except BootspliceError as error:
-        fail(f"bootsplice: {error}", error.exit_status)
+        fail(line(error), error.exit_status)
     except OSError as error:
-        text = f"{error.filename or 'input/output'}: {error.strerror}"
-        fail(f"bootsplice: {text}", BuildError.exit_status)
+        fail(line(error), BuildError.exit_status)

@@ -37,13 +37,16 @@ class _Placed:
     data: bytes
 
 
-def link(path: Path, name: str, relocations: str | None = None) -> FlatBinary:
+def link(
+    path: Path, name: str, relocations: str | None = None, *, shown: Path | None = None
+) -> FlatBinary:
     """Links an object file.
 
     Args:
         path: an ELF32 or ELF64 relocatable object for x86.
         name: the binary's name in messages, `i386/relocator`.
         relocations: the one of relocations.TABLES that it must be for; None is any.
+        shown: what messages name in place of an object that is gone by then.
 
     Raises:
         BuildError: it is no such object, or has a relocation or symbol that a flat binary
@@ -51,7 +54,7 @@ def link(path: Path, name: str, relocations: str | None = None) -> FlatBinary:
     """
     try:
         with path.open("rb") as stream:
-            return _link(ELFFile(stream), path, name, relocations)
+            return _link(ELFFile(stream), shown or path, name, relocations)
     except (ELFError, OSError) as error:
         raise BuildError(f"{path}: not a readable ELF object: {error}") from error
 

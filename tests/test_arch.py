@@ -129,3 +129,19 @@ def test_an_object_for_another_machine(tmp_path: Path) -> None:
             linker.link(target, "t/t", table)
         (right,) = relocations.TABLES.keys() - {table}
         assert linker.link(target, "t/t", right).code == b""
+
+
+def test_what_is_no_file_is_no_source(tmp_path: Path) -> None:
+    """Emacs' lock of a file that is being edited is a link to nowhere."""
+    tree = make_tree(tmp_path, {"new/arch.toml": ARCH[32], "new/x.asm": ""})
+    (tree.asm / "new/.#x.asm").symlink_to("me@here.4711:1763870798")
+    (tree.asm / "new/folder.asm").mkdir()
+    assert assembler.build(tree) == ["new/x"]
+
+
+def test_what_cannot_be_linked_is_said_of_the_source(tmp_path: Path) -> None:
+    tree = make_tree(
+        tmp_path, {"new/arch.toml": ARCH[32], "new/x.asm": "bits 32\n    jmp 0x8000\n"}
+    )
+    with pytest.raises(BuildError, match=r"^asm/new/x\.asm: \.text\+0x1: R_386_PC32 against an"):
+        assembler.build(tree)

@@ -87,6 +87,22 @@ def test_each_save_is_held_to_its_contract(watched: Watched) -> None:
     assert watched.process.wait(DEADLINE) == 0
 
 
+def test_watching_goes_on_whatever_becomes_of_a_file(watched: Watched) -> None:
+    watched.until("watching")
+    path = watched.root / "asm/real/arch.toml"
+    text = path.read_text()
+    path.unlink()
+    path.mkdir()
+    said = watched.until("bootsplice: ")
+    assert said == f"bootsplice: {path}: Is a directory\n"
+    path.rmdir()
+    assert watched.until("bootsplice: ").endswith(f"its architecture has no {path}\n")
+    path.write_text("bits =\n")
+    assert watched.until("bootsplice: ").startswith(f"bootsplice: {path}: Invalid value")
+    path.write_text(text)
+    assert watched.until("watching") == f"watching {watched.root}/asm\n"
+
+
 def test_a_save_ends_the_tests_of_the_one_before(watched: Watched) -> None:
     watched.until("watching")
     watched.edit("real/loader.asm", "; loader.asm", "; loader.asm ")

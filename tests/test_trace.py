@@ -12,6 +12,8 @@ from nasm import ARCH
 
 from pybuild import assembler, numbers
 from pybuild.assembler import Tree
+from pybuild.contract import SEGMENTS
+from pybuild.emulate.machine import SELECTORS
 from pybuild.errors import InputError
 from pybuild.paths import BUILD, ROOT
 from pybuild.trace import Traced, diskscene, headscene, show, target, traces
@@ -122,11 +124,35 @@ def test_registers_can_be_set() -> None:
             "hold with src=0xffffffff, dst=0x100000, len=0x2000; --set them otherwise",
         ),
         (["len=3G", "src=0"], "i386/relocator: no place is left for it beside src and dst"),
+        (["len=512M"], "i386/relocator: it is to write or move more than 256 MiB"),
+        (["ds=0x19"], "--set ds: found 0x19, expected 0x18..0x40 in steps of 8"),
+        (["ss=0x48"], "--set ss: found 0x48, expected 0x18..0x40 in steps of 8"),
+        (["cs=0x18"], "--set cs: found 0x18, expected 0x10..0x10"),
     ],
 )
 def test_what_cannot_be_set(texts: list[str], problem: str) -> None:
     with pytest.raises(InputError, match=f"^{re.escape(problem)}"):
         traces(TREE, RELOCATOR, numbers.settings(texts))
+
+
+@pytest.mark.parametrize("register", [name for name in SEGMENTS if name != "cs"])
+def test_each_selector_can_be_set(register: str) -> None:
+    for selector in SELECTORS:
+        [traced] = traces(TREE, RELOCATOR, {"src": 0x200000, register: selector})
+        assert traced.kept
+
+
+@pytest.mark.parametrize(
+    ("text", "start"),
+    [
+        ("rsi=0x7fffffffffffffff", "0x7ffffffffffff000"),
+        ("src=0xffc0000000", "0xffbffff000"),
+        ("tables=0x10000000000", "0x10000000000"),
+    ],
+)
+def test_what_is_beyond_the_emulators_memory(text: str, start: str) -> None:
+    with pytest.raises(InputError, match=f"^x86_64/relocator: something is to be at {start}"):
+        traces(TREE, "x86_64/relocator", numbers.settings([text]))
 
 
 def test_what_is_set_wrongly_is_one_line(tmp_path: Path) -> None:
@@ -192,6 +218,17 @@ extern many
         ("jmp edx", "hlt", "halts"),
         ("jmp edx", "int 0x10", "raises interrupt or exception 0x10"),
         ("[edi]", "[edi + 0x10000]", "touches 0x"),
+        (
+            "; stores    edi..edi+4",
+            "; stores    ebx..ebx+4",
+            "has not all of the memory of `stores`",
+        ),
+        (
+            "; stores    edi..edi+4 many*2",
+            "; moves     ebx..ebx+4 edi",
+            "of the memory of `moves` ebx",
+        ),
+        ("; stores    edi..edi+4", "; stores    edi+4..edi", ""),
     ],
 )
 def test_a_source_of_the_users_own(tmp_path: Path, old: str, new: str, wrong: str) -> None:

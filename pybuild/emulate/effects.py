@@ -25,28 +25,49 @@ def effects(activation: Activation, before: Memory, after: Memory) -> Iterator[E
     """
     placed, entry = activation.placed, activation.entry.registers
     terms = placed.terms
-    stored = []
+    stored: list[tuple[int, bytes | None]] = []
     for low, high, value in terms.stores:
         start, end, what = (placed.evaluate(part, entry) for part in (low, high, value))
-        stored.append((start, (what % (1 << 8 * (end - start))).to_bytes(end - start, "little")))
+        found = _read(after, start, end)
+        if found is not None:
+            found = (what % (1 << 8 * len(found))).to_bytes(len(found), "little")
+        stored.append((start, found))
     for (low, high, to), line in zip(terms.moves, terms.numbers.get("moves", []), strict=True):
         start, end, there = (placed.evaluate(part, entry) for part in (low, high, to))
-        expected = bytearray(before.read(start, end - start) if start < end else b"")
+        moved = _read(before, start, end)
+        expected = None if moved is None else bytearray(moved)
         for address, data in stored:  # `stores` lies on top
-            for i, byte in enumerate(data):
-                if there <= address + i < there + len(expected):
+            for i, byte in enumerate(data or b""):
+                if expected and there <= address + i < there + len(expected):
                     expected[address + i - there] = byte
-        promise = f"{low}..{high} to {to}: {len(expected):#x} bytes at {there:#x}, as memmove()"
-        yield _compare("moves", promise, line, there, bytes(expected), after)
+        size = max(end - start, 0)
+        promise = f"{low}..{high} to {to}: {size:#x} bytes at {there:#x}, as memmove()"
+        yield _compare("moves", promise, line, there, expected, after)
     lines = terms.numbers.get("stores", [])
     for (low, high, value), (address, data), line in zip(terms.stores, stored, lines, strict=True):
         yield _compare("stores", f"{low}..{high} {value}", line, address, data, after)
 
 
+def _read(memory: Memory, start: int, end: int) -> bytes | None:
+    """What is there, nothing if the end is no higher; None if there is not all of that memory."""
+    try:
+        return memory.read(start, end - start) if start < end else b""
+    except KeyError:
+        return None
+
+
 def _compare(
-    keyword: str, promise: str, line: int, address: int, expected: bytes, after: Memory
+    keyword: str,
+    promise: str,
+    line: int,
+    address: int,
+    expected: bytes | bytearray | None,
+    after: Memory,
 ) -> Effect:
-    found = after.read(address, len(expected)) if expected else b""
+    found = None if expected is None else _read(after, address, address + len(expected))
+    if expected is None or found is None:
+        text = f"has not all of the memory of `{keyword}` {promise}"
+        return Effect(Finding(keyword, promise, text), line, address)
     if found == expected:
         return Effect(Finding(keyword, promise, None), line, None)
     wrong = [i for i, byte in enumerate(found) if byte != expected[i]]

@@ -95,6 +95,7 @@ class Start:
 # What the segment registers but CS hold on entry to protected mode: selectors 0x20, 0x28 ...
 _ODD: Final = [Segment(0x1357_0000 + 0x102_1110 * i, 0x1FFF + PAGE * i, True) for i in range(5)]
 _DATA: Final = b"".join(segment.descriptor(0x93) for segment in (FLAT, *_ODD))
+SELECTORS: Final = range(BOOT_CS + 8, BOOT_CS + 8 + len(_DATA), 8)  # of data, there on entry
 _GDTS: Final = {
     "real16": b"",
     "protected32": bytes(16) + FLAT.descriptor(0x9B) + _DATA,

@@ -1,9 +1,9 @@
 """Where a flat binary is put to be traced: its symbols, the registers and memory that it finds.
 
-What is not set comes from the contract. A source that `moves` is run with three moves: apart, and
-overlapping either way. Any other gets addresses 1 MiB apart, sizes of 4 KiB and values that differ,
-each within the range of its `reads` line. Memory is noise. What runs only inside of something has a
-module of its own that makes that.
+What is not set comes from the contract. A source that `moves` src to dst is run with three moves:
+apart, and overlapping either way. Any other gets addresses 1 MiB apart, sizes of 4 KiB and values
+that differ, each within the range of its `reads` line. Memory is noise. What runs only inside of
+something has a module of its own that makes that.
 """
 
 import dataclasses
@@ -16,9 +16,9 @@ from typing import Final
 from pybuild import contract, longmode
 from pybuild.assembler import Tree
 from pybuild.contract import LONG, SEGMENTS, Contract, Read
-from pybuild.emulate.activation import Placed
+from pybuild.emulate.activation import BOOT_CS, Placed
 from pybuild.emulate.layouts import PARAMS, Layout, LongLayout, simple
-from pybuild.emulate.machine import Start
+from pybuild.emulate.machine import SELECTORS, Start
 from pybuild.emulate.memory import PAGE, TOP, Memory
 from pybuild.emulate.paging import HIGHEST, Paging, Range
 from pybuild.errors import InputError
@@ -34,7 +34,7 @@ _MOVES: Final = {  # what is moved where: not a multiple of 4 or 8, nor by one
 _LENGTH: Final = 0x1237
 _BASES: Final = (0x90000, 0x40000, 0x8000, 0x7000000, 0x70000000)
 _POINTERS: Final = (0xFE000, 0x20000, 0x8FF0, 0x6000000, 0x60000000)
-_MOST_MEMORY: Final = 1 << 30  # bytes
+_MOST_MEMORY: Final = 1 << 28  # bytes; a run takes six times that of the host's
 _SPACING: Final = 0x100000
 _SIZE: Final = 0x1000
 _EARLY: Final = {"base": 0x99010, "cs": 0x9901, "ss": 0x9000, "esp": 0x8FF0}
@@ -61,7 +61,7 @@ def scenes(tree: Tree, name: str, given: Mapping[str, int]) -> list[Scene]:
         return [diskscene.scene(tree, name, given)]
     if name == "real/early":
         return [_early(tree, terms, binary, given)]
-    if not terms.moves or terms.enter == "real16":
+    if not (terms.moves and _is_of_layout(terms)):
         return [_any(terms, binary, given)]
     places = _MOVES
     if given.keys() & {"src", "dst"}:
@@ -75,10 +75,12 @@ def scenes(tree: Tree, name: str, given: Mapping[str, int]) -> list[Scene]:
 
 
 def _check(name: str, terms: Contract, given: Mapping[str, int]) -> None:
-    ranges = {read.symbol: (read.low, read.high) for read in terms.reads}
+    ranges = {read.symbol: range(read.low, read.high + 1) for read in terms.reads}
     for register in terms.registers:
         bits = 16 if register in SEGMENTS else 64 if register in LONG else 32
-        ranges[register] = (0, (1 << bits) - 1)
+        ranges[register] = range(1 << bits)
+        if register in SEGMENTS and terms.enter != "real16":
+            ranges[register] = range(BOOT_CS, BOOT_CS + 1) if register == "cs" else SELECTORS
     for key, value in given.items():
         if key not in ranges:
             symbols = ", ".join(read.symbol for read in terms.reads) or "none"
@@ -86,9 +88,20 @@ def _check(name: str, terms: Contract, given: Mapping[str, int]) -> None:
                 f"--set {key}: {name} has no such symbol, and its mode no such register; "
                 f"its symbols are: {symbols}"
             )
-        low, high = ranges[key]
-        if not low <= value <= high:
-            raise InputError(f"--set {key}: found {value:#x}, expected {low:#x}..{high:#x}")
+        allowed = ranges[key]
+        if value not in allowed:
+            steps = f" in steps of {allowed.step}" if allowed.step > 1 else ""
+            raise InputError(
+                f"--set {key}: found {value:#x}, expected {allowed[0]:#x}..{allowed[-1]:#x}{steps}"
+            )
+
+
+def _is_of_layout(terms: Contract) -> bool:
+    """Whether a move is told of by what a layout knows: src, dst, len and boot_params."""
+    pointers = {"protected32": {"esi"}, "long64": {"rsi"}}.get(terms.enter)
+    if pointers is None or not pointers.issuperset(terms.inputs):
+        return False
+    return {"src", "dst", "len"} <= {read.symbol for read in terms.reads}
 
 
 def _broken(terms: Contract, names: Mapping[str, int]) -> str | None:
@@ -214,7 +227,7 @@ def _memory(placed: Placed, registers: Mapping[str, int], long: LongLayout | Non
     ranges = [*placed.writes(full), *_sources(placed, full)]
     ranges += [(full[name], full[name] + PARAMS) for name in placed.terms.inputs]
     if sum(max(high - low, 0) for low, high in ranges) > _MOST_MEMORY:
-        raise InputError(f"{placed.binary.name}: it is to write or move more than 1 GiB")
+        raise InputError(f"{placed.binary.name}: it is to write or move more than 256 MiB")
     noise = random.Random(0)
     parts = []
     for low, high in _joined([(max(low - PAGE, 0), min(high + PAGE, top)) for low, high in ranges]):
@@ -223,7 +236,14 @@ def _memory(placed: Placed, registers: Mapping[str, int], long: LongLayout | Non
         parts += [
             (at, bytes(data)) for at, data in long.memory(len(placed.binary.code)).stretches.items()
         ]
-    return Memory(parts)
+    memory = Memory(parts)
+    for low, data in memory.stretches.items():
+        if low + len(data) > top:
+            raise InputError(
+                f"{placed.binary.name}: something is to be at {low:#x}..{low + len(data):#x}, "
+                f"expected nothing above {top:#x}: the emulator has no memory there"
+            )
+    return memory
 
 
 def _sources(placed: Placed, registers: Mapping[str, int]) -> Iterator[Range]:
