@@ -1,5 +1,6 @@
 """What an image can be written as: one file here for each target, with one registered class."""
 
+import contextlib
 import functools
 import importlib
 import re
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol, TypeAlias, TypeVar
 
+from pybuild import numbers
 from pybuild.errors import InputError
 from pybuild.plan import Plan
 from pybuild.progress import Meter
@@ -15,8 +17,7 @@ from pybuild.splice import Parts
 
 DEFAULT: Final = "disk"
 
-_SIZE: Final = re.compile(r"([0-9]+|0x[0-9a-f]+)([kmg]?)(i?b)?", re.IGNORECASE)
-_UNITS: Final = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+_BYTES: Final = re.compile(r"i?b$", re.IGNORECASE)  # behind a size: 64MB and 64MiB are 64M
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +41,9 @@ class Option:
             InputError: it is of another kind.
         """
         if self.kind is int and isinstance(given, str):
-            size = _SIZE.fullmatch(given)
-            if size:
-                return int(size[1], 0 if "x" in size[1].lower() else 10) * _UNITS[size[2].lower()]
+            for text in (given, _BYTES.sub("", given)):
+                with contextlib.suppress(ValueError):
+                    return numbers.parse(text)
         elif type(given) is self.kind and not (type(given) is int and given < 0):
             return given
         expected = {bool: "true or false", str: "a text", int: "bytes, as in 64M"}[self.kind]
