@@ -72,9 +72,13 @@ def boot(
         with steps() as progress:
             start = ready(progress)
         told(_awaited(expect, timeout))
-        result = watch.run(
-            start, expect=expect, timeout=timeout, screenshot=screenshot, stream=to_stdout
-        )
+        output = SerialOutput()
+        try:
+            result = watch.run(
+                start, expect=expect, timeout=timeout, screenshot=screenshot, stream=output.write
+            )
+        finally:
+            output.end_line()
     failure = _failure(result, expect, timeout)
     if failure:
         raise BuildError(f"{image}: {failure}\n{shown(result.serial, result.screen)}")
@@ -176,7 +180,23 @@ def _how_it_ended(result: BootResult) -> str:
     return f"the guest ended after {result.seconds:.1f} s{status}{reason}{said}"
 
 
-def to_stdout(text: str) -> None:
-    """Shows a piece of a serial log, at once."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
+class SerialOutput:
+    """Standard output as the place of a guest's serial log, which others write to as well."""
+
+    def __init__(self) -> None:
+        self._is_within_line = False
+
+    def write(self, text: str) -> None:
+        """Shows a piece of the log, at once."""
+        sys.stdout.write(text)
+        sys.stdout.flush()
+        if text:
+            self._is_within_line = not text.endswith("\n")
+
+    def end_line(self) -> None:
+        """Ends the line that the guest may be in, so that what others write has lines of its own.
+
+        Standard error is often the same terminal, or goes to the same log.
+        """
+        if self._is_within_line:
+            self.write("\n")

@@ -83,6 +83,26 @@ def test_a_guest_that_hangs(room: Path) -> None:
     assert "Booting from Hard Disk..." in screen
 
 
+@pytest.mark.boot
+def test_what_is_said_has_a_line_of_its_own(room: Path) -> None:
+    """Also behind a guest that has not ended its own, such as one that asks for a name."""
+    (room / "hangs").write_bytes(image(end=0x300))
+    assert run(room, "build", "hangs", "--target", "ram", "-o", "out").returncode == 0
+    command = [sys.executable, "-m", "pybuild.cli", "boot", "out", "--expect", "Hard Disk"]
+    done = subprocess.run(
+        [*command, "--", "-nic", "none", "-machine", "graphics=off"],
+        cwd=room,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    *_, last, said = done.stdout.splitlines()
+    assert re.fullmatch(r"Booting from Hard Disk\.*", last)
+    assert re.fullmatch(r"bootsplice: seen after [\d.]+ s: Hard Disk", said)
+
+
 _ENDED_WHILE_A_TASK_IS_BUSY = """
 import asyncio, contextlib, os, signal
 import click

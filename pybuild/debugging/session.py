@@ -19,7 +19,7 @@ from elftools.elf.elffile import ELFFile
 
 from pybuild import assembler, bootproto, drives, kernel, lines, linker, say
 from pybuild.assembler import Tree
-from pybuild.boot import qemu_arguments, shown, to_stdout
+from pybuild.boot import SerialOutput, qemu_arguments, shown
 from pybuild.debugging import gdbscript
 from pybuild.debugging.arrival import Arrival, Journey, NotReachedError, Place
 from pybuild.debugging.gdbscript import Files, Symbols
@@ -70,7 +70,10 @@ def debug(
         tree = assembler.own(progress)
     with tempfile.TemporaryDirectory(prefix="bootsplice-gdb-") as name:
         session = _Session(image, at, loaded, tree, Path(name))
-        asyncio.run(session.run(arguments, directory))
+        try:
+            asyncio.run(session.run(arguments, directory))
+        finally:
+            session.output.end_line()
 
 
 class _Session:
@@ -92,6 +95,7 @@ class _Session:
         )
         self._script = folder / "script.gdb"
         self._gdb = shutil.which("gdb")
+        self.output = SerialOutput()
 
     async def run(self, arguments: Sequence[str], directory: Path) -> None:
         """All of it."""
@@ -113,6 +117,7 @@ class _Session:
                         raise BuildError(f"{error}\n{shown(guest.serial, screen)}") from error
                     features = rsp.features
                 self._write(arrival, features)
+                self.output.end_line()
                 say.note(f"stopped at {_where(arrival, self._code, self._tree)}")
                 await self._hand_over(guest)
 
@@ -121,7 +126,7 @@ class _Session:
         log.write(text)
         log.flush()
         if self._gdb is None:
-            to_stdout(text)
+            self.output.write(text)
 
     async def _go(self, rsp: Rsp) -> Arrival:
         journey = Journey(rsp, self._code, str(self._image), _SECONDS)
