@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final, Protocol, TypeAlias
 
 _OVERLAP: Final = 4096  # characters of older serial text that a match may begin in
+_REST_OF_LINE: Final = 0.5  # seconds that a guest gets to end the line with the expected text
 
 
 class Running(Protocol):
@@ -99,7 +100,8 @@ def run(
     Args:
         start: starts it.
         expect: looked for in the serial text as it comes, where `$` also matches at the end of
-            what has come so far, and on the screen now and then; always as if re.MULTILINE.
+            what has come so far, and on the screen now and then; always as if re.MULTILINE. A
+            serial line that it is seen in is waited for, but not for long: a prompt has no end.
         timeout: seconds; None for no limit.
         screenshot: a PNG file to write when the guest has stopped or just before it is ended.
         stream: is given the serial text as it comes, in pieces of any length.
@@ -128,6 +130,8 @@ async def _run(
             if left <= 0:
                 break
             await guest.wait(min(left, guest.poll), watch.seen)
+        if watch.seen.done():
+            await guest.wait(_REST_OF_LINE, watch.shown)
         ended, reason = guest.ended, guest.shutdown_reason
         screen = await guest.screen()
         if screenshot is not None:
@@ -152,25 +156,40 @@ class Watch:
 
     Attributes:
         seen: done once the text was seen.
+        shown: done once the line is over, too, that it was seen in.
     """
 
     def __init__(self, expect: re.Pattern[str] | None, stream: Stream) -> None:
         self._expect = expect and re.compile(expect.pattern, expect.flags | re.MULTILINE)
         self._stream = stream
         self._recent = "\n"  # its first character is only there for what `^` means at the second
-        self.seen: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        self.seen: asyncio.Future[None] = loop.create_future()
+        self.shown: asyncio.Future[None] = loop.create_future()
 
     def serial(self, text: str) -> None:
         """Looks at the serial text that has come, and passes it on."""
         self._stream(text)
         self._recent += text
-        self._look(self._recent, 1)
+        if self.seen.done():
+            self._end_of_line(text)
+        elif end := self._look(self._recent, 1):
+            self._end_of_line(self._recent[end - 1 :])  # the match may be up to the line's end
         self._recent = self._recent[-_OVERLAP:]
 
     def screen(self, text: str) -> None:
         """Looks at a screen."""
-        self._look(text, 0)
+        if not self.seen.done() and self._look(text, 0) is not None:
+            self._end_of_line("\n")
 
-    def _look(self, text: str, start: int) -> None:
-        if self._expect and not self.seen.done() and self._expect.search(text, start):
-            self.seen.set_result(None)
+    def _look(self, text: str, start: int) -> int | None:
+        """Where the expected text ends, if it is there."""
+        found = self._expect and self._expect.search(text, start)
+        if not found:
+            return None
+        self.seen.set_result(None)
+        return found.end()
+
+    def _end_of_line(self, text: str) -> None:
+        if "\n" in text and not self.shown.done():
+            self.shown.set_result(None)
