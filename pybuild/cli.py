@@ -93,7 +93,7 @@ for _command in (
 
 def main() -> None:
     """The entry point: turns what was foreseen into one line and an exit status."""
-    signal.signal(signal.SIGTERM, _as_interrupt)  # so that no guest is left behind
+    _end_in_order()
     if sys.stdout is None:  # it is closed (>&-)
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  for good
     if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may be no text
@@ -111,6 +111,15 @@ def main() -> None:
         )
     except click.Abort:
         _fail("bootsplice: interrupted", BuildError.exit_status)
+
+
+def _end_in_order() -> None:
+    """Has SIGTERM do what Ctrl-C does, so that no guest is left behind."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        # A script's job in the background: Ctrl-C is not for it, but asyncio must have a handler.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _as_interrupt)
 
 
 def _as_interrupt(number: int, frame: FrameType | None) -> None:

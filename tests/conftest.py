@@ -1,5 +1,6 @@
 """Fixtures that more than one file of tests uses."""
 
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,7 +35,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """With --source somebody waits for the first counterexample, and not for the smallest."""
+    # Tests send it to what they start, also in a script's background, where it is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    # With --source somebody waits for the first counterexample, and not for the smallest.
     if config.getoption("source"):
         settings.load_profile("editing")
 

@@ -1,6 +1,7 @@
 """`bootsplice boot`: what it refuses, and what it says of a boot that fails."""
 
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -108,7 +109,12 @@ import asyncio, contextlib, os, signal
 import click
 from pybuild import cli
 
+was_ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+
 async def follow():
+    if was_ignored:
+        os.kill(os.getpid(), signal.SIGINT)
+        print("goes on")
     os.kill(os.getpid(), signal.SIGTERM)
 
 async def watch():
@@ -126,10 +132,22 @@ cli.main()
 """
 
 
-def test_sigterm_ends_it_as_an_interrupt_does() -> None:
+@pytest.mark.parametrize(
+    ("interrupt", "said"),
+    [(signal.SIG_DFL, "ended in order\n"), (signal.SIG_IGN, "goes on\nended in order\n")],
+)
+def test_sigterm_ends_it_as_an_interrupt_does(interrupt: signal.Handlers, said: str) -> None:
+    """Also where interrupts are ignored, as in what a script has in the background."""
     command = [sys.executable, "-c", _ENDED_WHILE_A_TASK_IS_BUSY, "watch"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stdout) == (1, "ended in order\n")
+    done = subprocess.run(
+        command,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, interrupt),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, said)
     assert done.stderr.strip() == "bootsplice: interrupted"
 
 
