@@ -56,6 +56,7 @@ def copy_project(root: Path, recipes: Sequence[str] = (), *, built: bool = False
 
 def environment(root: Path) -> dict[str, str]:
     """For what runs in a copy: its commands and its modules are found before those installed."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    not_for_it = ("PYTEST_", "PYTHONDONTWRITEBYTECODE")  # the copy may be written to
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(not_for_it)}
     path = f"{root / '.venv/bin'}:{kept['PATH']}"
     return {**kept, "PATH": path, "PYTHONPATH": str(root), "COLUMNS": "100"}

@@ -22,6 +22,7 @@ SIZES = inputs.Sizes(kernel=64 << 10, initrd=32 << 10, init_size=128 << 10)
 
 
 @pytest.mark.boot
+@pytest.mark.soak
 def test_a_quick_run_measures_everything(tmp_path: Path) -> None:
     run = subprocess.run(
         [sys.executable, "-m", "bench", "--quick", "--out", str(tmp_path)],

@@ -98,6 +98,13 @@ REAL_CASES = [
 ]
 
 
+def is_slow(case: Case) -> bool:
+    """`make test` boots the quick ones, and Debian's kernel from each kind of image."""
+    if case["kernel"] == "debian":
+        return case["drive"] not in (("disk", "ahci"), ("iso", "cdrom"))
+    return case["kernel"] == "memtest86+x64" and case["ram"] == "3G"
+
+
 def name_of(case: Case) -> str:
     kind, drive = cast(tuple[str, str], case["drive"])
     return "-".join([str(case["kernel"]), kind, drive, *(str(case[axis]) for axis in AXES)])
@@ -116,7 +123,11 @@ def test_probe(case: Case, made: Callable[[str, str, str], Made]) -> None:
     check(image.recipe, report(log), image.plan)
 
 
-@pytest.mark.parametrize("case", REAL_CASES, ids=name_of)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=[pytest.mark.soak] if is_slow(case) else []) for case in REAL_CASES],
+    ids=name_of,
+)
 def test_real(case: Case, made: Callable[[str, str, str], Made]) -> None:
     image, log = run(case, made)
     said = report(log)
@@ -176,8 +187,8 @@ def large(
     ("out", "drive", "machine"),
     [
         ("large.img", "ide", "pc"),
-        ("large.img", "ahci", "q35"),
-        ("large.img", "virtio", "q35"),
+        pytest.param("large.img", "ahci", "q35", marks=pytest.mark.soak),
+        pytest.param("large.img", "virtio", "q35", marks=pytest.mark.soak),
         pytest.param("large.img", "usb", "pc", marks=pytest.mark.soak),
         ("large.iso", "cdrom", "q35"),
         pytest.param("large.iso", "ide", "pc", marks=pytest.mark.soak),

@@ -39,7 +39,7 @@ KERNELS: dict[str, str | None] = {
     "debian": None,
     "ipxe": "early",
 }
-SLOW = ("memtest86+ia32", "debian", "ipxe")  # and much like the others
+SLOW = ("probe-bzimage", "memtest86+ia32", "debian", "ipxe")  # and much like the other
 DRIVES: list[tuple[str, Drive]] = [("disk", "ide"), ("iso", "cdrom")]
 AXES: dict[str, list[str]] = {"vcpus": ["1", "2"], "memory": ["64", "512", "4096"]}
 # Debian's needs more than 64; to its screen memtest86+ takes 10 s, but 20 s with 512 and the 32-bit

@@ -132,7 +132,7 @@ QUICK: Final = {
     *((PROBE_32, loader) for loader in (*loaders.ALL, kexec.KEXEC_I386)),
     *((PROBE_64, loader) for loader in (loaders.QBOOT, kexec.KEXEC, kexec.KEXEC_MEM_MIN)),
     *((MEMTEST_32, loader) for loader in (loaders.STOCK, loaders.GRUB)),
-    *((MEMTEST_64, loader) for loader in (loaders.GRUB16, loaders.ISOLINUX, kexec.KEXEC)),
+    *((MEMTEST_64, loader) for loader in (loaders.GRUB16, loaders.ISOLINUX)),
     (DEBIAN, loaders.STOCK),
 }
 

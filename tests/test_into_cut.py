@@ -92,7 +92,7 @@ def test_cut_after_each_write(
 
 
 @given(data=st.data())
-@settings(examples(40), phases=[Phase.generate])  # to shrink one of these takes minutes
+@settings(examples(16), phases=[Phase.generate])  # to shrink one of these takes minutes
 def test_any_sequence(
     data: st.DataObject, payload: Payload, blank: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -198,7 +198,7 @@ def test_killed(payload: Payload, tmp_path: Path, disk: Path) -> None:
         takes = time.monotonic() - begun
 
     seen, example = [], {}
-    moments = 22
+    moments = 12
     for n in range(moments):
         with start() as process:
             time.sleep(takes * n * 1.1 / moments)

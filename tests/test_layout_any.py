@@ -48,7 +48,7 @@ def machines(draw: st.DrawFn) -> Machine:
     return Machine("m", "", ram, (*base.reserved[:2], top), (*base.busy_while_loading, *busy))
 
 
-@settings(max_examples=600, derandomize=True)
+@settings(max_examples=300, derandomize=True)
 @given(
     image=kernels(),
     target=machines(),

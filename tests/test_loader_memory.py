@@ -97,7 +97,7 @@ def maps(draw: st.DrawFn) -> Ram:
     )
 
 
-@examples(120)
+@examples(60)
 @given(data=st.data())
 def test_any_map(data: st.DataObject) -> None:
     ram = data.draw(maps(), "ram")

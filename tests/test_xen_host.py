@@ -123,6 +123,7 @@ def on_the_host(brought: tuple[Path, list[str]], *arguments: str) -> tuple[int, 
     return asyncio.run(session())
 
 
+@pytest.mark.soak
 def test_a_guest_of_the_host(
     brought: tuple[Path, list[str]], made: Callable[[str, str, str], Made]
 ) -> None:
