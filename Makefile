@@ -19,7 +19,7 @@ help:
 	@echo 'make test       run the test suite'
 	@echo 'make soak       run it with the tests that take long, too'
 	@echo 'make lint       check style and types'
-	@echo 'make contract   hold every source in asm/ to its contract (seconds)'
+	@echo 'make contract   hold every source in asm/ to its contract (under a minute)'
 	@echo 'make bench      measure speed beside other loaders (under 10 minutes)'
 	@echo 'make clean      remove what was built, and .venv'
 	@echo

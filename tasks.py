@@ -77,9 +77,9 @@ def boot(_: Context, name: str, timeout: float = 60.0) -> None:
 
 @task
 def contract(c: Context) -> None:
-    """Hold every source in asm/ to the contract in its header comment (seconds)."""
+    """Hold every source in asm/ to the contract in its header comment (under a minute)."""
     build(c)
-    c.run(f"{_tool('pytest')} -q -m contract --tb=line", pty=False)
+    c.run(f"{_tool('pytest')} -q -n auto --dist worksteal -m contract --tb=line", pty=False)
 
 
 @task

@@ -14,8 +14,6 @@ from pybuild.emulate.biosdisk import Disk, Image
 from pybuild.emulate.cpu import ContractError
 from pybuild.emulate.stages import Part, noise, plenty, with_parts
 
-pytestmark = pytest.mark.contract
-
 CD = 0xE0
 PARTS = (Part(0x903, 2 * MIB, noise(0x3003)), Part(0x1105, 5 * MIB + 4, noise(0x2007), "initrd"))
 PROBES = 3  # reads of the BIOS where the driver reads the rest

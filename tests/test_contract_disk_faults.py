@@ -21,7 +21,6 @@ from pybuild.loader import diskboot_symbols
 from pybuild.loadtable import Entry
 
 FLOPPY_MOTORS_OFF = 0x0C
-pytestmark = pytest.mark.contract
 
 DISKBOOT_FAULTS = {
     "ss not loaded": ("mov ss, ax", "", "writes 0x.*outside"),

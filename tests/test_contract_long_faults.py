@@ -12,8 +12,6 @@ from pybuild.emulate.cpu import ContractError
 from pybuild.emulate.layouts import GDT, LongLayout
 from pybuild.longmode import TABLE, tables_size
 
-pytestmark = pytest.mark.contract
-
 GIB = 1 << 30
 UNMAPPED = "page tables: 0x.* is not mapped"
 TOUCHES = "touches 0x.*, which is not mapped"

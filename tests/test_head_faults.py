@@ -16,8 +16,6 @@ from pybuild.emulate.cpu import ContractError
 from pybuild.emulate.headboot import RAM, Boot
 from pybuild.emulate.memory import PAGE, TOP
 
-pytestmark = pytest.mark.contract
-
 INC = "include/head.inc"
 BOTH = (32, 64)
 

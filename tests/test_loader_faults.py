@@ -22,7 +22,7 @@ from pybuild.emulate.biosdisk import (
 from pybuild.emulate.stages import DRIVE, Part, noise, plenty, with_parts
 from pybuild.loadtable import Entry
 
-pytestmark = pytest.mark.contract
+pytestmark = pytest.mark.contract("real/loader")
 
 LBA = 0x901
 A_PART = Part(LBA, 2 * MIB, noise(150 * KIB + 77))

@@ -19,8 +19,6 @@ from pybuild.paths import BUILD, ROOT
 from pybuild.trace import Traced, diskscene, headscene, show, target, traces
 from pybuild.trace.folding import Loop, Row, fold
 
-pytestmark = pytest.mark.contract
-
 RELOCATOR = "i386/relocator"
 SOURCE = ROOT / f"asm/{RELOCATOR}.asm"
 RUNNABLE = ["i386/relocator", "i386/relocator_seed", "real/bootsect", "real/early"]

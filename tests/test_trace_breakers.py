@@ -17,8 +17,6 @@ from pybuild.emulate.cpu import ContractError
 from pybuild.emulate.layouts import simple
 from pybuild.trace import show, traces
 
-pytestmark = pytest.mark.contract
-
 NAME = "i386/relocator"
 UPWARDS = "    rep movsb\n    jmp .moved"
 

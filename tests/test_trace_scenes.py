@@ -23,8 +23,6 @@ from pybuild.trace import Traced, diskscene, headscene, show, traces
 from pybuild.trace.scenes import scenes
 from pybuild.trace.show import _MOST_ROWS
 
-pytestmark = pytest.mark.contract
-
 HEADS, STAGES = headscene.NAMES, diskscene.NAMES
 MOST_LINES = _MOST_ROWS + 30  # of text: the verdict is longer than no promise is
 
