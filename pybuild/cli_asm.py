@@ -35,17 +35,20 @@ def trace(context: click.Context, source: Path, given: tuple[str, ...], *, as_js
     image made for it, the disk loader's stages on a simulated PC with a BIOS and a drive.
     """
     import json
+    from collections.abc import Sequence
 
     from pybuild import assembler, numbers
-    from pybuild.trace import show, target, traces
+    from pybuild.trace import Judged, show, target, traces, verdicts
 
     tree, name = target.find(source)
     values = numbers.settings(given)
     if source.suffix == ".asm":
         assembler.build(tree)
-    traced = traces(tree, name, values)
+    judged: Sequence[Judged]
     if as_json:
+        judged = traced = traces(tree, name, values)
         click.echo(json.dumps(show.as_json(traced), indent=1))
     else:
-        click.echo("\n".join(show.text(traced)))
-    context.exit(0 if all(each.kept for each in traced) else 1)
+        judged = verdicts(tree, name, values)
+        click.echo("\n".join(show.text(judged)))
+    context.exit(0 if all(each.kept for each in judged) else 1)

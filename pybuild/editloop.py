@@ -20,7 +20,7 @@ from rich.markup import escape
 from pybuild import assembler, contract, errors
 from pybuild.assembler import Tree
 from pybuild.errors import InputError
-from pybuild.trace import show, traces
+from pybuild.trace import show, verdicts
 
 _SOURCES: Final = (".asm", ".inc", ".toml")
 _SETTLED: Final = 50  # ms without another change, and a save is done
@@ -117,7 +117,7 @@ def _at_once(tree: Tree, name: str) -> Iterator[str]:
     try:
         limit = contract.read(tree.asm / f"{name}.asm").limit
         yield f"{name}: {len(tree.load(name).code)} bytes, limit {limit}"
-        yield from show.verdicts(traces(tree, name))
+        yield from show.verdicts(verdicts(tree, name))
     except InputError as error:
         yield f"no trace: {error}"
     except errors.FORESEEN as error:

@@ -16,7 +16,16 @@ from pybuild.contract import SEGMENTS
 from pybuild.emulate.machine import SELECTORS
 from pybuild.errors import InputError
 from pybuild.paths import BUILD, ROOT
-from pybuild.trace import Traced, diskscene, headscene, show, target, traces
+from pybuild.trace import (
+    Judged,
+    Traced,
+    diskscene,
+    headscene,
+    show,
+    target,
+    traces,
+    verdicts,
+)
 from pybuild.trace.folding import Loop, Row, fold
 
 RELOCATOR = "i386/relocator"
@@ -41,6 +50,7 @@ def test_every_source_that_can_be_run_alone_keeps_its_contract(name: str) -> Non
     found = traces(TREE, name, given)
     assert [traced.broken for traced in found] == [[] for _ in found]
     text = "\n".join(show.text(found))
+    assert "\n".join(show.text(verdicts(TREE, name, given))) == text
     assert "contract kept" in text
     assert "BROKEN" not in text
 
@@ -53,6 +63,7 @@ def test_there_is_no_other() -> None:
 def test_a_source_that_moves_is_run_with_all_that_it_allows() -> None:
     apart, above, below = "apart", "dst above src, overlapping", "dst below src, overlapping"
     assert [traced.title for traced in traces(TREE, RELOCATOR)] == [apart, above, below]
+    assert [type(judged) for judged in verdicts(TREE, RELOCATOR)] == [Traced, Judged, Judged]
     assert [traced.title for traced in traces(TREE, f"{RELOCATOR}_seed")] == [apart, below]
     assert [traced.title for traced in traces(TREE, RELOCATOR, {"src": 0x300000})] == [""]
 

@@ -15,7 +15,7 @@ from pybuild import assembler
 from pybuild.assembler import Tree
 from pybuild.emulate.cpu import ContractError
 from pybuild.emulate.layouts import simple
-from pybuild.trace import show, traces
+from pybuild.trace import show, traces, verdicts
 
 NAME = "i386/relocator"
 UPWARDS = "    rep movsb\n    jmp .moved"
@@ -97,6 +97,7 @@ def test_trace_finds_it_and_blames_the_line(tmp_path: Path, name: str) -> None:
     shown, *_ = [line for line in show.text(found) if str(promise) in line]
     assert "BROKEN" in shown
     assert where in shown
+    assert list(show.text(verdicts(tree, NAME))) == list(show.text(found))
 
 
 @pytest.mark.parametrize("name", BREAKERS)

@@ -29,6 +29,8 @@ _CACHE: Final = struct.Struct("<I4xQII")  # selector, base, limit, descriptor's 
 _REGISTERS: Final = struct.Struct("<16QQQ3Q4xi8x" + "I20x" * 6)
 _PARTS: Final = (slice(128), slice(136, 144), slice(172, None))  # all but EIP and the lazy flags
 _BEFORE_SEGMENTS: Final = _REGISTERS.size - 6 * _CACHE.size
+SELECTORS: Final = slice(_BEFORE_SEGMENTS, None)  # of all segment registers, in a snapshot
+_FLAG_PARTS: Final = {"if": _PARTS[1], "df": slice(172, 176)}
 
 
 class ContractError(AssertionError):
@@ -114,6 +116,17 @@ def changes(before: bytes, after: bytes, names: Sequence[str]) -> list[str]:
         return []
     old, new = registers_of(before, names), registers_of(after, names)
     return [name for name in old if old[name] != new[name]]
+
+
+def part_of(register: str, names: Sequence[str]) -> slice:
+    """Where a register is in a snapshot; `if` is among others that hardly ever change."""
+    if register in FLAGS:
+        return _FLAG_PARTS[register]
+    if register in SEGMENTS:
+        at = _BEFORE_SEGMENTS + _CACHE.size * SEGMENTS.index(register)
+        return slice(at, at + 4)
+    at = 8 * names.index(register)
+    return slice(at, at + 8)
 
 
 def load_segments(uc: Uc, selectors: Mapping[str, int], gdt: bytes) -> None:

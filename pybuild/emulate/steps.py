@@ -4,15 +4,17 @@ A callback for each instruction and for each write takes some microseconds; a tu
 instruction, too. So a long one runs without any hook, and its registers tell what it wrote.
 """
 
+import functools
+import itertools
 import re
 from dataclasses import dataclass, field
 from typing import Final
 
 from unicorn import unicorn_const as uc_const
 
-from pybuild.contract import GENERAL, LONG
+from pybuild.contract import GENERAL, LONG, SEGMENTS
 from pybuild.emulate.activation import Activation
-from pybuild.emulate.cpu import Snapshots, State, changes, registers_of
+from pybuild.emulate.cpu import SELECTORS, Snapshots, State, changes, part_of, registers_of
 from pybuild.emulate.machine import Machine, Start
 from pybuild.emulate.memory import Memory
 
@@ -67,7 +69,6 @@ class Recorded:
     last: bytes
     left: list[tuple[Activation, State, int]]
     after: Memory
-    _known: dict[int, dict[str, int]] = field(default_factory=dict, init=False)
 
     @property
     def exhausted(self) -> bool:
@@ -88,19 +89,19 @@ class Recorded:
 
     def last_change(self, register: str, end: int) -> int | None:
         """The last step before step `end` that changed a register; None if none did."""
-        return self._last_changes(end).get(register)
+        part = part_of(register, self.names)
+        for index in reversed(self._segment_changes if register in SEGMENTS else range(end)):
+            before, after = self.steps[index].before, self.snapshot_after(index)
+            is_changed = index < end and before[part] != after[part]
+            if is_changed and register in changes(before, after, self.names):
+                return index
+        return None
 
-    def _last_changes(self, end: int) -> dict[str, int]:
-        """The last step before step `end` that changed each register."""
-        if end not in self._known:
-            found = self._known[end] = {}
-            after = self.steps[end].before if end < len(self.steps) else self.last
-            for index in range(end - 1, -1, -1):
-                before = self.steps[index].before
-                for name in changes(before, after, self.names):
-                    found.setdefault(name, index)
-                after = before
-        return self._known[end]
+    @functools.cached_property
+    def _segment_changes(self) -> list[int]:
+        """The steps that changed any segment register: few of many."""
+        every = [step.before[SELECTORS] for step in self.steps] + [self.last[SELECTORS]]
+        return [i for i, (old, new) in enumerate(itertools.pairwise(every)) if old != new]
 
     def last_write(self, address: int) -> int | None:
         """The last step that wrote the byte at an address; None if none did."""

@@ -1,7 +1,7 @@
 """Traces a source: runs its flat binary as its contract says, and says what became of the contract.
 
-for traced in traces(tree, "i386/relocator"):
-print(traced.title, traced.kept, [str(promise) for promise in traced.broken])
+for judged in verdicts(tree, "i386/relocator"):
+    print(judged.title, judged.kept, [str(promise) for promise in judged.broken])
 """
 
 from collections.abc import Mapping
@@ -11,25 +11,24 @@ from types import MappingProxyType
 from pybuild.assembler import Tree
 from pybuild.emulate.activation import Finding
 from pybuild.emulate.cpu import ContractError
-from pybuild.emulate.run import Outcome
-from pybuild.emulate.steps import Recorded, record
+from pybuild.emulate.run import Outcome, execute
+from pybuild.emulate.steps import MOST_STEPS, Recorded, record
 from pybuild.emulate.verdict import Promise, judge, unlike
 from pybuild.trace.scene import Scene
 from pybuild.trace.scenes import scenes
 
 
 @dataclass(frozen=True)
-class Traced:
-    """A run of a source and the verdict on it.
+class Judged:
+    """The verdict on a run of a source.
 
     Attributes:
         scene: how it began.
-        run: each of its steps.
-        promises: what became of all that the contract promises.
+        promises: what became of what the contract promises; of a run that kept all of it and that
+            nobody recorded, nothing.
     """
 
     scene: Scene
-    run: Recorded
     promises: list[Promise]
 
     @property
@@ -48,6 +47,17 @@ class Traced:
         return not self.broken
 
 
+@dataclass(frozen=True)
+class Traced(Judged):
+    """The verdict on a run of a source, and the run.
+
+    Attributes:
+        run: each of its steps.
+    """
+
+    run: Recorded
+
+
 def traces(tree: Tree, name: str, given: Mapping[str, int] = MappingProxyType({})) -> list[Traced]:
     """Runs a source's flat binary, which must be up to date, in the scenes that scenes.py has.
 
@@ -63,6 +73,35 @@ def traces(tree: Tree, name: str, given: Mapping[str, int] = MappingProxyType({}
     return [_traced(scene) for scene in scenes(tree, name, given)]
 
 
+def verdicts(
+    tree: Tree, name: str, given: Mapping[str, int] = MappingProxyType({})
+) -> list[Judged]:
+    """The same in a part of the time: recorded are the first run and those that break the contract.
+
+    They are what people look at.
+    """
+    first, *others = scenes(tree, name, given)
+    return [
+        _traced(first),
+        *(Judged(each, []) if _is_kept(each) else _traced(each) for each in others),
+    ]
+
+
+def _is_kept(scene: Scene) -> bool:
+    """Whether a run keeps the contract; if that takes recording, it does not."""
+    start = scene.start
+    if start.hardware or len(start.placed) > 1:
+        return False
+    turns = sum(len(data) for data in start.memory.stretches.values())
+    try:
+        outcome = execute(start, trace=False, budget=MOST_STEPS + turns, explain=False)
+        if scene.hold:
+            scene.hold(outcome)
+    except ContractError:
+        return False
+    return True
+
+
 def _traced(scene: Scene) -> Traced:
     run = record(scene.start)
     promises = judge(run)
@@ -74,4 +113,4 @@ def _traced(scene: Scene) -> Traced:
         else:
             if scene.promise:
                 promises.append(Promise(Finding("", scene.promise, None), scene.start.placed[0]))
-    return Traced(scene, run, promises)
+    return Traced(scene, promises, run)

@@ -84,8 +84,9 @@ def fold(steps: list[Step]) -> list[Node]:
         if before and step.address <= before.address and not before.writes:
             _close_loop(nodes, step.address)
         last = nodes[-1] if nodes else None
-        if isinstance(last, Loop) and last.find(step.address):
-            last.add(row)
+        known = last.find(step.address) if isinstance(last, Loop) else None
+        if known:
+            known.add(row)
         else:
             nodes.append(row)
         before = step

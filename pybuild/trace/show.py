@@ -1,14 +1,14 @@
 """A trace as text and as JSON: the rows of a run, and the verdict."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from pybuild.contract import SEGMENTS
 from pybuild.emulate.cpu import changes, registers_of
 from pybuild.emulate.sources import where
 from pybuild.emulate.verdict import Promise
-from pybuild.trace import Traced
+from pybuild.trace import Judged, Traced
 from pybuild.trace.folding import Loop, Node, Row, fold
 
 _MOST_ROWS: Final = 400  # of one run; of a longer one the first and the last are shown
@@ -16,24 +16,28 @@ _FEW_ROWS: Final = 3  # and more are one, in a run of too many, if they were the
 _MOST_RANGES: Final = 4
 
 
-def text(traced: list[Traced]) -> Iterator[str]:
-    """The run that tells most, row by row, and the verdict on all of them."""
-    shown = next((each for each in traced if not each.kept), traced[0])
+def text(judged: Sequence[Judged]) -> Iterator[str]:
+    """The run that tells most, row by row, and the verdict on all of them.
+
+    Args:
+        judged: as `trace.verdicts` or `trace.traces` have them.
+    """
+    recorded = [each for each in judged if isinstance(each, Traced)]
+    shown = next((each for each in recorded if not each.kept), recorded[0])
     yield _scene(shown)
     yield from _rows(shown)
     yield ""
-    for each in traced:
+    for each in judged:
         if each is not shown:
             yield from _outcome(each)
     yield _headline(shown)
     for promise in shown.promises:
-        verdict = "BROKEN" if promise.finding.wrong else "ok    "
-        yield f"  {verdict}  {_promise(shown, promise)}"
+        yield _broken(promise) if promise.finding.wrong else f"  ok      {_kept(shown, promise)}"
 
 
-def verdicts(traced: list[Traced]) -> Iterator[str]:
+def verdicts(judged: Sequence[Judged]) -> Iterator[str]:
     """Of each run whether the contract was kept, and what was not."""
-    for each in traced:
+    for each in judged:
         yield from _outcome(each)
 
 
@@ -55,18 +59,26 @@ def as_json(traced: list[Traced]) -> list[dict[str, object]]:
     ]
 
 
-def _name(traced: Traced) -> str:
-    return traced.scene.start.placed[0].binary.name
+def _name(judged: Judged) -> str:
+    return judged.scene.start.placed[0].binary.name
 
 
-def _headline(traced: Traced) -> str:
-    title = f" ({traced.title})" if traced.title else ""
-    return f"{_name(traced)}{title}: contract {'kept' if traced.kept else 'BROKEN'}"
+def _headline(judged: Judged) -> str:
+    title = f" ({judged.title})" if judged.title else ""
+    return f"{_name(judged)}{title}: contract {'kept' if judged.kept else 'BROKEN'}"
 
 
-def _outcome(traced: Traced) -> Iterator[str]:
-    yield _headline(traced)
-    yield from (f"  BROKEN  {_promise(traced, promise)}" for promise in traced.broken)
+def _outcome(judged: Judged) -> Iterator[str]:
+    yield _headline(judged)
+    yield from (_broken(promise) for promise in judged.broken)
+
+
+def _broken(promise: Promise) -> str:
+    return f"  BROKEN  {_what(promise)}: {promise}"
+
+
+def _what(promise: Promise) -> str:
+    return f"{promise.finding.keyword:<9} {promise.finding.promise}"
 
 
 def _scene(traced: Traced) -> str:
@@ -153,11 +165,8 @@ def _changed(traced: Traced, row: Row) -> dict[str, list[int]]:
     return {name: [old[name], new[name]] for name in dict.fromkeys(changed)}
 
 
-def _promise(traced: Traced, promise: Promise) -> str:
-    finding = promise.finding
-    what = f"{finding.keyword:<9} {finding.promise}"
-    if finding.wrong:
-        return f"{what}: {promise}"
+def _kept(traced: Traced, promise: Promise) -> str:
+    finding, what = promise.finding, _what(promise)
     if finding.keyword == "leaves" and finding.register in SEGMENTS:
         return f"{what}{_loaded(traced, finding.register)}"
     return what
