@@ -141,6 +141,13 @@ def test_a_source_that_changes_is_read_again(tmp_path: Path) -> None:
     assert moved.line == promise.line._replace(number=promise.line.number + 1)
 
 
+def test_one_that_never_ends_is_run_once(tmp_path: Path) -> None:
+    """Each run takes a second, and would say the same."""
+    tree = with_fault(tmp_path, NAME, "jmp eax", "jmp $")
+    [judged] = verdicts(tree, NAME)
+    assert "took more than" in str(judged.broken)
+
+
 def test_the_command_ends_with_1(tmp_path: Path) -> None:
     breaker = BREAKERS["SS not loaded"]
     with_fault(tmp_path, NAME, breaker.old, breaker.new)

@@ -18,7 +18,7 @@ from pybuild.emulate.cpu import SELECTORS, Snapshots, State, changes, part_of, r
 from pybuild.emulate.machine import Machine, Start
 from pybuild.emulate.memory import Memory
 
-MOST_STEPS: Final = 100_000
+MOST_STEPS: Final = 200_000  # 100 MB of them
 _MANY_TURNS: Final = 1000  # of a `rep`, which are worth the time that it takes to change the hooks
 _LONGEST_INSTRUCTION: Final = 15  # bytes
 _ANYWHERE: Final = (1 << 64) - 1

@@ -78,13 +78,18 @@ def verdicts(
 ) -> list[Judged]:
     """The same in a part of the time: recorded are the first run and those that break the contract.
 
-    They are what people look at.
+    They are what people look at. Behind one that never ends there are no others.
     """
-    first, *others = scenes(tree, name, given)
-    return [
-        _traced(first),
-        *(Judged(each, []) if _is_kept(each) else _traced(each) for each in others),
-    ]
+    judged: list[Judged] = []
+    for scene in scenes(tree, name, given):
+        if judged and _is_kept(scene):
+            judged.append(Judged(scene, []))
+            continue
+        traced = _traced(scene)
+        judged.append(traced)
+        if traced.run.exhausted:
+            break
+    return judged
 
 
 def _is_kept(scene: Scene) -> bool:
