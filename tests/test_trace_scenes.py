@@ -179,6 +179,9 @@ FAULTS = [
                   "0x12c000 (the initrd+0x0) is not as expected", "rep_movsx"),
             Fault(name, "include/head.inc", "    mov xsp, [at(kernel_sp)]\n", "",
                   "sp=0x104000, expected", "retf"),
+            Fault(name, "include/head.inc", "    jae .done\n", "",
+                  f"{name} says 'bootsplice: there is no RAM where this kernel needs it: 0x100000",
+                  "out dx, al"),
         )
     ),
     Fault("i386/head", "i386/head.asm", "    mov eax, __BOOT_DS", "    mov eax, 0x11",

@@ -339,7 +339,7 @@ class Machine:
 
     def _on_interrupt(self, _uc: Uc, number: int, _data: object) -> None:
         now = State.of(self.uc)
-        if self.hardware and not now.protected:
+        if self.hardware and now.mode == "real16":
             self.serve(self.hardware.interrupt(number, now))
         elif now.mode == "long64" and number == _PAGE_FAULT:
             at = self.uc.reg_read(x86_const.UC_X86_REG_CR2)

@@ -13,8 +13,11 @@ from pybuild import bootproto, contract, kernel
 from pybuild.assembler import Tree
 from pybuild.bootproto import BZIMAGE_LOAD_ADDRESS, SECTOR
 from pybuild.emulate import headboot, headimage
+from pybuild.emulate.console import Console
+from pybuild.emulate.cpu import ContractError
 from pybuild.emulate.headboot import RAM, Boot
 from pybuild.emulate.memory import PAGE, TOP
+from pybuild.emulate.run import Outcome
 from pybuild.errors import InputError
 from pybuild.kernel import Kernel
 from pybuild.splice import HEAD_32, HEAD_64
@@ -86,12 +89,21 @@ def scene(tree: Tree, name: str, given: Mapping[str, int]) -> Scene:
     built_in = {"a command line": made.text, "an initrd": made.initrd}
     if any(built_in.values()):
         title += f"; built in: {', '.join(what for what, data in built_in.items() if data)}"
+    console = Console()
+    head, relocator = boot.placed(*sources)
+    head = replace(head, also=[*head.also, *console.writes])
     return Scene(
         title,
-        boot.start(boot.placed(*sources)),
-        lambda outcome: headboot.hold(boot, outcome),
+        boot.start((head, relocator), console),
+        lambda outcome: _hold(boot, outcome),
         "the kernel, its boot_params, command line and initrd as they must be",
     )
+
+
+def _hold(boot: Boot, outcome: Outcome) -> None:
+    if outcome.stopped:
+        raise ContractError(f"{boot.sources[0]} {outcome.stopped}, and stops")
+    headboot.hold(boot, outcome)
 
 
 def _kernel(values: Mapping[str, int], noise: random.Random) -> Kernel:
