@@ -12,7 +12,7 @@ from typing import Final
 
 from unicorn import unicorn_const as uc_const
 
-from pybuild.contract import GENERAL, LONG, SEGMENTS
+from pybuild.contract import GENERAL, LONG, SEGMENTS, WIDE
 from pybuild.emulate.activation import Activation
 from pybuild.emulate.cpu import SELECTORS, Snapshots, State, changes, part_of, registers_of
 from pybuild.emulate.machine import Machine, Start
@@ -80,20 +80,26 @@ class Recorded:
         return self.steps[index + 1].before if index + 1 < len(self.steps) else self.last
 
     def registers_before(self, index: int) -> dict[str, int]:
-        """By name, with df and if."""
-        return registers_of(self.steps[index].before, self.names)
+        """By name, with df and if; those of 64 bits by the names of their low halves, too."""
+        return self._named(self.steps[index].before)
 
     def registers_after(self, index: int) -> dict[str, int]:
-        """By name, with df and if."""
-        return registers_of(self.snapshot_after(index), self.names)
+        """The same, after a step."""
+        return self._named(self.snapshot_after(index))
+
+    def _named(self, snapshot: bytes) -> dict[str, int]:
+        found = registers_of(snapshot, self.names)
+        halves = {half: found[name] & 0xFFFF_FFFF for half, name in WIDE.items() if name in found}
+        return {**halves, **found}
 
     def last_change(self, register: str, end: int) -> int | None:
         """The last step before step `end` that changed a register; None if none did."""
-        part = part_of(register, self.names)
+        whole = WIDE.get(register, register) if register not in self.names else register
+        part = part_of(whole, self.names)
         for index in reversed(self._segment_changes if register in SEGMENTS else range(end)):
             before, after = self.steps[index].before, self.snapshot_after(index)
             is_changed = index < end and before[part] != after[part]
-            if is_changed and register in changes(before, after, self.names):
+            if is_changed and whole in changes(before, after, self.names):
                 return index
         return None
 
