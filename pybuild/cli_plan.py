@@ -30,7 +30,7 @@ bootsplice plan bzImage --initrd initrd.img --target iso --svg plan.svg
 def plan(order: "Callable[[str], Order]", svg: Path | None, *, as_json: bool) -> None:
     """Say where everything of KERNEL would go, by which rule, and what would change in its header.
 
-    Nothing is built. The options are those of `build`.
+    Nothing is built. The options are those of `build`, and what that refuses is refused.
     """
     from pybuild.build import prepare, spare_inputs
     from pybuild.drawing import sheet
@@ -40,6 +40,7 @@ def plan(order: "Callable[[str], Order]", svg: Path | None, *, as_json: bool) ->
         spare_inputs(wanted, svg, "--svg")
     with say.late_steps() as progress:
         prepared = prepare(wanted, progress)
+        targets.get(wanted.target).check(prepared.plan, prepared.parts, prepared.options)
     told = sheet.of(prepared, wanted.target)
     if svg:
         from pybuild.drawing import svgmap

@@ -146,6 +146,25 @@ def _values(patch: Patch) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (("--floppy",), "option floppy: the image needs "),
+        (("--floppy", "--gpt"), "option floppy: a floppy has no gpt"),
+        (("--size", "1M"), "option size is 1048576 bytes, but the disk needs at least "),
+        (("--size", "100000001"), "option size is 100000001 bytes, expected a multiple of 512"),
+        (("--target", "iso", "--volume-id", "a b"), "option volume-id is 'a b', expected "),
+        (("--target", "iso", *("--initrd", "initrd") * 300), "308 parts (initrds among them) are"),
+    ],
+)
+def test_what_build_refuses_to_write(room: Path, options: tuple[str, ...], why: str) -> None:
+    (room / "large").write_bytes(bytes(2 << 20))
+    order = ("good", "--initrd", "large", *options)
+    refused = refusal(room, "plan", *order)
+    assert refused.startswith(why)
+    assert refusal(room, "build", *order, "-o", "out") == refused
+
+
+@pytest.mark.parametrize(
     ("machine", "at", "overlap"), [("pc", 0x100000, True), ("xen-hvm", 0x200000, False)]
 )
 def test_an_image_that_moves_itself(memtest: Path, machine: str, at: int, overlap: bool) -> None:

@@ -70,6 +70,13 @@ class Target(Protocol):
     before_firmware: bool
     options: tuple[Option, ...]
 
+    def check(self, plan: Plan, parts: Parts, options: Options) -> None:
+        """Writes nothing.
+
+        Raises:
+            InputError: `write` cannot make an image of these, wherever it is to be.
+        """
+
     def write(
         self, plan: Plan, parts: Parts, out: Path, options: Options, meter: Meter | None = None
     ) -> None:

@@ -34,6 +34,9 @@ class Bzimage:
         ),
     )
 
+    def check(self, _plan: Plan, _parts: Parts, _options: Options) -> None:
+        """Whatever has a plan can be written."""
+
     def write(
         self, _plan: Plan, parts: Parts, out: Path, _options: Options, _meter: Meter | None = None
     ) -> None:

@@ -54,18 +54,24 @@ class Disk:
         Option("floppy", bool, "A 1.44 MB floppy, without partitions."),
     )
 
+    def check(self, plan: Plan, parts: Parts, options: Options) -> None:
+        """Works out how large it is.
+
+        Raises:
+            InputError: the disk would be too small, or nothing can be of that size.
+        """
+        _lay_out(plan, parts, options)
+
     def write(
         self, plan: Plan, parts: Parts, out: Path, options: Options, meter: Meter | None = None
     ) -> None:
         """Writes the image; a file that is there is replaced.
 
         Raises:
-            InputError: `out` is there and is no file, or the disk would be too small.
+            InputError: `out` is there and is no file; or as by `check`.
             BuildError: the file's suffix needs qemu-img, and that is missing or fails.
         """
-        is_floppy = bool(options.get("floppy"))
-        block = Block(plan, parts, _FLOPPY_LBA if is_floppy else _DISK_LBA)
-        shape = _floppy(block, options) if is_floppy else _disk(block, options)
+        block, shape = _lay_out(plan, parts, options)
         if out.suffix.lower() not in _CONVERTED:
             with output_file(out) as stream:
                 _write(stream.fileno(), block, shape, options, meter)
@@ -78,6 +84,14 @@ class Disk:
         with output_file(out) as stream, tempfile.TemporaryFile(dir=out.parent) as raw:
             identity = _write(raw.fileno(), block, shape, options, meter)
             qemuimg.convert(raw.fileno(), stream.fileno(), out, identity)
+
+
+def _lay_out(plan: Plan, parts: Parts, options: Options) -> tuple[Block, _Shape]:
+    if options.get("floppy"):
+        block = Block(plan, parts, _FLOPPY_LBA)
+        return block, _floppy(block, options)
+    block = Block(plan, parts, _DISK_LBA)
+    return block, _disk(block, options)
 
 
 def _floppy(block: Block, options: Options) -> _Shape:

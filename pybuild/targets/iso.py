@@ -40,20 +40,28 @@ class Iso:
     before_firmware = False
     options = (_VOLUME_ID,)
 
+    def check(self, plan: Plan, parts: Parts, options: Options) -> None:
+        """Looks at what it is to be called, and at the loader's table.
+
+        Raises:
+            InputError: there are too many initrds; the volume id or SOURCE_DATE_EPOCH is none.
+        """
+        _identity(options)
+        _BootFile(plan, parts)
+
     def write(
         self, plan: Plan, parts: Parts, out: Path, options: Options, meter: Meter | None = None
     ) -> None:
         """Writes the image, whole or not at all.
 
         Raises:
-            InputError: `out` cannot be written; an initrd cannot be read, changes meanwhile, or
-                there are too many; the volume id or SOURCE_DATE_EPOCH is none.
+            InputError: `out` cannot be written; an initrd cannot be read or changes meanwhile; or
+                as by `check`.
         """
         from pybuild import iso9660
         from pybuild.iso9660 import File
 
-        volume_id = iso9660.check_volume_id(str(options.get(_VOLUME_ID.name, _DEFAULT_VOLUME_ID)))
-        date = iso9660.source_date()
+        volume_id, date = _identity(options)
         boot = _BootFile(plan, parts)
         with contextlib.ExitStack() as opened:
             initrds = [
@@ -99,6 +107,14 @@ class Iso:
                 file.content.check()
             bound = loader.bind(parts.code, plan, entries, loader.CD_SHIFT)
             _write_boot_sectors(image.fileno(), parts, boot_place, bound, places.size)
+
+
+def _identity(options: Options) -> tuple[str, int]:
+    """The volume id and the date."""
+    from pybuild import iso9660
+
+    given = str(options.get(_VOLUME_ID.name, _DEFAULT_VOLUME_ID))
+    return iso9660.check_volume_id(given), iso9660.source_date()
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,9 @@ class Ram:
     before_firmware = True
     options = ()
 
+    def check(self, _plan: Plan, _parts: Parts, _options: Options) -> None:
+        """Whatever has a plan can be written."""
+
     def write(
         self, plan: Plan, parts: Parts, out: Path, _options: Options, _meter: Meter | None = None
     ) -> None:
