@@ -132,6 +132,7 @@ FIELDS: Final = (
     Field("handover_offset", 0x264, 4, 0x20B, "read", "EFI handover entry"),
     Field("kernel_info_offset", 0x268, 4, 0x20F, "read", "kernel_info, from the protected part"),
 )
+_FORMS: Final = {each.name: [f for f in FIELDS if f.name == each.name] for each in FIELDS}
 
 
 def field(name: str, version: int) -> Field:
@@ -140,9 +141,9 @@ def field(name: str, version: int) -> Field:
     Raises:
         KeyError: the version has no field of this name.
     """
-    for candidate in FIELDS:
+    for candidate in _FORMS[name]:
         latest = candidate.until if candidate.until is not None else version
-        if candidate.name == name and candidate.since <= version <= latest:
+        if candidate.since <= version <= latest:
             return candidate
     raise KeyError(name)
 

@@ -25,7 +25,8 @@ PROBES: Mapping[str, Mapping[str, int]] = {
 
 def filler(size: int, seed: int) -> bytes:
     """Bytes that are never 0 and differ from their neighbours: no field reads as empty by luck."""
-    return bytes((offset * 167 + seed * 29) & 0xFF | 1 for offset in range(size))
+    period = bytes((offset * 167 + seed * 29) & 0xFF | 1 for offset in range(256))
+    return (period * (size // len(period) + 1))[:size]
 
 
 def header_end(version: int) -> int:

@@ -28,6 +28,8 @@ _CACHE: Final = struct.Struct("<I4xQII")  # selector, base, limit, descriptor's 
 # registers, EIP, EFLAGS without DF, lazy flags and their kind, DF as 1 or -1, hidden flags.
 _REGISTERS: Final = struct.Struct("<16QQQ3Q4xi8x" + "I20x" * 6)
 _PARTS: Final = (slice(128), slice(136, 144), slice(172, None))  # all but EIP and the lazy flags
+_IP: Final = slice(128, 136)
+_LOW_HALF: Final = 0xFFFF_FFFF
 _BEFORE_SEGMENTS: Final = _REGISTERS.size - 6 * _CACHE.size
 SELECTORS: Final = slice(_BEFORE_SEGMENTS, None)  # of all segment registers, in a snapshot
 _FLAG_PARTS: Final = {"if": _PARTS[1], "df": slice(172, 176)}
@@ -88,13 +90,18 @@ def _segments_at() -> int:
     return found
 
 
+def _registers_at() -> int:
+    """Where all that a snapshot has of it begins in a saved context."""
+    return _segments_at() - _BEFORE_SEGMENTS
+
+
 class Snapshots:
     """Takes a unicorn's registers again and again, in a hundredth of the time of State.of()."""
 
     def __init__(self, uc: Uc) -> None:
         self._uc = uc
         self._context = uc.context_save()
-        self._start = self._context.context.value + _segments_at() - _BEFORE_SEGMENTS
+        self._start = self._context.context.value + _registers_at()
 
     def take(self) -> bytes:
         """The registers as they are, for registers_of()."""
@@ -168,17 +175,19 @@ class State(NamedTuple):
     def of(cls, uc: Uc) -> "State":
         """The state that a unicorn is in."""
         mode = _mode(uc)
+        context = uc.context_save()
+        saved = ctypes.string_at(context.context.value + _registers_at(), _REGISTERS.size)
         if mode == "long64":
-            registers = {name: uc.reg_read(NUMBERS[name]) for name in (*LONG, *SEGMENTS)}
-            registers |= {half: registers[name] & 0xFFFF_FFFF for half, name in WIDE.items()}
-            registers["ip"] = uc.reg_read(x86_const.UC_X86_REG_RIP)
+            registers = registers_of(saved, LONG)
+            registers |= {half: registers[name] & _LOW_HALF for half, name in WIDE.items()}
         else:
-            registers = {name: uc.reg_read(NUMBERS[name]) for name in (*GENERAL, *SEGMENTS)}
-            registers["ip"] = uc.reg_read(x86_const.UC_X86_REG_EIP)
-        flags = uc.reg_read(x86_const.UC_X86_REG_EFLAGS)
-        registers |= {name: int(bool(flags & bit)) for name, bit in FLAGS.items()}
-        saved = bytes(uc.context_save())[_segments_at() :]
-        caches = [_CACHE.unpack_from(saved, _CACHE.size * i) for i in range(len(SEGMENTS))]
+            registers = registers_of(saved, GENERAL)
+            registers |= {name: registers[name] & _LOW_HALF for name in GENERAL}
+        registers["ip"] = int.from_bytes(saved[_IP], "little")
+        caches = [
+            _CACHE.unpack_from(saved, _BEFORE_SEGMENTS + _CACHE.size * i)
+            for i in range(len(SEGMENTS))
+        ]
         segments = {
             name: Segment(base, limit, bool(high & 1 << 22), bool(high & 1 << 21))
             for name, (_, base, limit, high) in zip(SEGMENTS, caches, strict=True)
