@@ -1,7 +1,5 @@
 """Kernel images with a head, run and held to what is promised."""
 
-import dataclasses
-
 from held import TREE, load, meets_needs
 
 from pybuild.assembler import Tree
@@ -14,11 +12,9 @@ from pybuild.emulate.run import Outcome, execute
 
 def start(boot: Boot, hardware: Hardware | None = None, tree: Tree = TREE) -> Outcome:
     """Runs it, and no more."""
-    head, relocator = boot.placed(*(load(name, tree) for name in boot.sources))
-    if hardware:  # what it may write when it stops
-        head = dataclasses.replace(head, also=[*head.also, *hardware.writes])
+    placed = boot.placed(*(load(name, tree) for name in boot.sources))
     return execute(
-        boot.start((head, relocator), hardware),
+        boot.start(placed, hardware),
         trace=boot.trace,
         explain=tree is TREE,  # what is wrong in another is known
         budget=3_000_000 + 8 * boot.made.plan.len + 8 * boot.made.plan.initrd_size,

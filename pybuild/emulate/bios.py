@@ -37,8 +37,8 @@ _HIGH: Final = 0x100000
 _NMI_MASKED: Final = 0x80
 _PORT_92, _PORT_92_RESET, _A20_BIT = 0x92, 1, 2
 _KBC_STATUS, _KBC_DATA = 0x64, 0x60
-_COM1: Final = 0x3F8
-_LINE_CONTROL, _LINE_STATUS, _DIVISOR_LATCH = _COM1 + 3, _COM1 + 5, 0x80
+COM1: Final = 0x3F8
+_LINE_CONTROL, LINE_STATUS, _DIVISOR_LATCH = COM1 + 3, COM1 + 5, 0x80
 _PCI_ADDRESS, _PCI_DATA = 0xCF8, range(0xCFC, 0xD00)
 _FLOPPY_OUTPUT, _DELAY, _CMOS = 0x3F2, 0x80, (0x70, 0x71)
 _STUCK_CHARACTERS: Final = 2
@@ -267,9 +267,9 @@ class Bios:
 
     def _in(self, _uc: Uc, port: int, size: int, _data: object) -> int:
         nothing = (1 << 8 * size) - 1
-        if port == _LINE_STATUS:
+        if port == LINE_STATUS:
             return self._line_status()
-        if port in range(_COM1, _COM1 + 8):
+        if port in range(COM1, COM1 + 8):
             return nothing if self.com1 == "none" else self.serial_setup.get(port, 0)
         if port == _KBC_STATUS:
             return {"ready": 0x14, "busy": 0x16, "none": 0xFF}[self.keyboard_controller]
@@ -288,8 +288,8 @@ class Bios:
         return 0
 
     def _out(self, _uc: Uc, port: int, _size: int, value: int, _data: object) -> None:
-        if port in range(_COM1, _COM1 + 8):
-            if port == _COM1 and not self.serial_setup.get(_LINE_CONTROL, 0) & _DIVISOR_LATCH:
+        if port in range(COM1, COM1 + 8):
+            if port == COM1 and not self.serial_setup.get(_LINE_CONTROL, 0) & _DIVISOR_LATCH:
                 self.serial += chr(value) if self.com1 == "ready" else ""
                 self._sent, self._looks = self._sent + 1, 0
             else:

@@ -7,13 +7,13 @@ from unicorn import unicorn_const as uc_const
 from unicorn import x86_const
 from unicorn.unicorn_py3.unicorn import Uc
 
+from pybuild import vga
+from pybuild.emulate.bios import COM1, LINE_STATUS
 from pybuild.emulate.cpu import ContractError, State
 from pybuild.emulate.memory import PAGE
 
-SCREEN: Final = 0xB8000
+SCREEN: Final = vga.ADDRESS
 SCREEN_SIZE: Final = 4000  # bytes: 25 rows of 80 characters
-_COM1: Final = 0x3F8
-_LINE_STATUS: Final = 0x3FD
 _EMPTY: Final = 0x60
 _NOT_YET: Final = 3  # how often it finds COM1 still sending
 
@@ -57,13 +57,13 @@ class Console:
         self.uc.emu_stop()
 
     def _in(self, _uc: Uc, port: int, _size: int, _data: object) -> int:
-        if port != _LINE_STATUS:
+        if port != LINE_STATUS:
             raise ContractError(f"reads port {port:#x}")
         self._busy = (self._busy + 1) % _NOT_YET
         return 0 if self._busy else _EMPTY
 
     def _out(self, _uc: Uc, port: int, size: int, value: int, _data: object) -> None:
-        if (port, size) != (_COM1, 1):
+        if (port, size) != (COM1, 1):
             raise ContractError(f"writes {size} bytes to port {port:#x}")
         if self._busy:
             raise ContractError("writes to COM1 while that is still sending")

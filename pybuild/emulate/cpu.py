@@ -90,18 +90,13 @@ def _segments_at() -> int:
     return found
 
 
-def _registers_at() -> int:
-    """Where all that a snapshot has of it begins in a saved context."""
-    return _segments_at() - _BEFORE_SEGMENTS
-
-
 class Snapshots:
-    """Takes a unicorn's registers again and again, in a hundredth of the time of State.of()."""
+    """Takes a unicorn's registers again and again, in a part of the time of State.of()."""
 
     def __init__(self, uc: Uc) -> None:
         self._uc = uc
         self._context = uc.context_save()
-        self._start = self._context.context.value + _registers_at()
+        self._start = self._context.context.value + _segments_at() - _BEFORE_SEGMENTS
 
     def take(self) -> bytes:
         """The registers as they are, for registers_of()."""
@@ -115,6 +110,12 @@ def registers_of(snapshot: bytes, names: Sequence[str]) -> dict[str, int]:
     found = dict(zip(names, values, strict=False))
     found |= zip(SEGMENTS, values[-6:], strict=True)
     return found | {"df": int(values[21] < 0), "if": int(bool(values[17] & FLAGS["if"]))}
+
+
+def with_halves(registers: Mapping[str, int]) -> dict[str, int]:
+    """With 32 bits of the general registers by GENERAL's names, also where they have 64."""
+    halves = {half: registers.get(whole, registers.get(half, 0)) for half, whole in WIDE.items()}
+    return {**registers, **{half: value & _LOW_HALF for half, value in halves.items()}}
 
 
 def changes(before: bytes, after: bytes, names: Sequence[str]) -> list[str]:
@@ -166,23 +167,12 @@ class State(NamedTuple):
     segments: dict[str, Segment]
     mode: str
 
-    @property
-    def protected(self) -> bool:
-        """And not paged."""
-        return self.mode == "protected32"
-
     @classmethod
     def of(cls, uc: Uc) -> "State":
         """The state that a unicorn is in."""
         mode = _mode(uc)
-        context = uc.context_save()
-        saved = ctypes.string_at(context.context.value + _registers_at(), _REGISTERS.size)
-        if mode == "long64":
-            registers = registers_of(saved, LONG)
-            registers |= {half: registers[name] & _LOW_HALF for half, name in WIDE.items()}
-        else:
-            registers = registers_of(saved, GENERAL)
-            registers |= {name: registers[name] & _LOW_HALF for name in GENERAL}
+        saved = Snapshots(uc).take()
+        registers = with_halves(registers_of(saved, LONG if mode == "long64" else GENERAL))
         registers["ip"] = int.from_bytes(saved[_IP], "little")
         caches = [
             _CACHE.unpack_from(saved, _BEFORE_SEGMENTS + _CACHE.size * i)

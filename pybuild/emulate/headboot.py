@@ -1,7 +1,7 @@
 """A kernel image with a head, as a loader leaves it, and what the kernel must find when it runs."""
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from pybuild import headplan
@@ -198,10 +198,13 @@ class Boot:
         return entered, Placed(*relocator, base, moved, there=True)
 
     def start(self, placed: tuple[Placed, Placed], hardware: Hardware | None = None) -> Start:
-        """How it runs."""
+        """How it runs; what is wrong the head may say in the memory of the hardware."""
+        head, relocator = placed
+        if hardware:
+            head = replace(head, also=[*head.also, *hardware.writes])
         promised = [self.loaded, *self.loaders[: 1 + bool(self.cmdline)]]
         return Start(
-            placed,
+            (head, relocator),
             self.memory(),
             {self.pointer: self.boot_params, **self.registers},
             hardware,

@@ -14,7 +14,15 @@ from unicorn import unicorn_const as uc_const
 
 from pybuild.contract import GENERAL, LONG, SEGMENTS, WIDE
 from pybuild.emulate.activation import Activation
-from pybuild.emulate.cpu import SELECTORS, Snapshots, State, changes, part_of, registers_of
+from pybuild.emulate.cpu import (
+    SELECTORS,
+    Snapshots,
+    State,
+    changes,
+    part_of,
+    registers_of,
+    with_halves,
+)
 from pybuild.emulate.machine import Machine, Start
 from pybuild.emulate.memory import Memory
 
@@ -81,16 +89,11 @@ class Recorded:
 
     def registers_before(self, index: int) -> dict[str, int]:
         """By name, with df and if; those of 64 bits by the names of their low halves, too."""
-        return self._named(self.steps[index].before)
+        return with_halves(registers_of(self.steps[index].before, self.names))
 
     def registers_after(self, index: int) -> dict[str, int]:
         """The same, after a step."""
-        return self._named(self.snapshot_after(index))
-
-    def _named(self, snapshot: bytes) -> dict[str, int]:
-        found = registers_of(snapshot, self.names)
-        halves = {half: found[name] & 0xFFFF_FFFF for half, name in WIDE.items() if name in found}
-        return {**halves, **found}
+        return with_halves(registers_of(self.snapshot_after(index), self.names))
 
     def last_change(self, register: str, end: int) -> int | None:
         """The last step before step `end` that changed a register; None if none did."""

@@ -89,12 +89,9 @@ def scene(tree: Tree, name: str, given: Mapping[str, int]) -> Scene:
     built_in = {"a command line": made.text, "an initrd": made.initrd}
     if any(built_in.values()):
         title += f"; built in: {', '.join(what for what, data in built_in.items() if data)}"
-    console = Console()
-    head, relocator = boot.placed(*sources)
-    head = replace(head, also=[*head.also, *console.writes])
     return Scene(
         title,
-        boot.start((head, relocator), console),
+        boot.start(boot.placed(*sources), Console()),
         lambda outcome: _hold(boot, outcome),
         "the kernel, its boot_params, command line and initrd as they must be",
     )
